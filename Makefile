@@ -1,0 +1,96 @@
+# expblip: two commands.   make paper   runs the whole paper;   make test   shows that everything here works.
+# Needs Python 3.11 or newer and make; the first call builds .venv from requirements.lock, later calls find it there.
+
+SCALE ?= tiny
+SEEDS ?= 1
+RUN   ?= $(SCALE)
+DATA  ?=
+P     ?=
+JOBS  ?= 2
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+KEY    := $(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(open('requirements.lock', 'rb').read()).hexdigest()[:16])" 2>/dev/null)
+STAMP  := $(VENV)/.installed-$(KEY)
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+export TOKENIZERS_PARALLELISM := false
+export OMP_WAIT_POLICY := passive
+export PYTHONWARNINGS := ignore::DeprecationWarning
+
+# the two small scales need nothing from outside once installed, and are kept from looking
+ifneq ($(filter $(SCALE),smoke tiny),)
+export HF_HUB_OFFLINE ?= 1
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env paper test nbtest pytest lint types export clean-nbs readme site drawn-blip2 bench hooks
+
+help:
+	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv] [P='stage.knob=value ...'] [JOBS=2]"
+	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
+	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make site [RUN=reference] the documentation, in _build/html"
+	@echo "make env | export | clean-nbs | readme | lint | types | bench | hooks"
+
+env: $(STAMP)
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; say which with PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing the pinned packages into $(VENV) (once; a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+paper: env
+	@$(PY) -m expblip.pipeline run --run $(RUN) --scale $(SCALE) --seeds $(SEEDS) -n $(JOBS) \
+		$(if $(DATA),--data "$(DATA)") $(foreach p,$(P),-p "$(p)")
+
+# pytest (export drift, cleanliness and the smoke run of the whole graph among its tests) comes last, so that its summary is the last line printed
+test: env lint types nbtest pytest
+
+nbtest: env
+	@echo "== notebooks"
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2
+
+pytest: env
+	@echo "== pytest"
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(PY) -m pytest
+
+lint: env
+	@echo "== ruff"
+	@$(BIN)/ruff check nbs expblip tests tools benchmarks docs
+
+types: env
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+export: env
+	$(BIN)/nbdev_export
+
+clean-nbs: env
+	$(BIN)/nbdev_clean
+	@if ls nbs/stages/*.ipynb nbs/tables/*.ipynb >/dev/null 2>&1; then \
+		$(BIN)/jupyter nbconvert --clear-output --inplace --log-level=ERROR $$(ls nbs/stages/*.ipynb nbs/tables/*.ipynb 2>/dev/null) && $(BIN)/nbdev_clean; fi
+
+readme: env
+	$(PY) tools/readme.py
+
+# the stage and table pages show the run named by RUN where it exists, else the committed reference run
+site: env
+	$(PY) tools/stage_docs.py _build/sphinx_src $(firstword $(wildcard outputs/$(RUN)) outputs/reference)
+	$(PY) -m sphinx -q -W --keep-going -j 2 -b html _build/sphinx_src _build/html
+	@echo "the site is at _build/html/index.html"
+
+bench: env
+	$(PY) benchmarks/import_time.py
+	$(PY) benchmarks/drawing.py
+
+# nbdev's git hooks for whoever edits notebooks: they clean on commit and merge cell by cell
+hooks: env
+	$(BIN)/nbdev_install_hooks
