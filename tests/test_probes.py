@@ -1,0 +1,87 @@
+"""Linear probes against scikit-learn, on masked labels and on the position question."""
+
+import numpy as np
+import pytest
+import torch
+
+from expblip.probes import READINGS, fit_probes, linear_probe, probe_loss, read_features
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture()
+def toy():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(240, 6)) * [1, 5, 0.2, 1, 2, 1] + 2
+    scores = (x - 2) @ rng.normal(size=(6, 3)) + rng.normal(size=(240, 3))
+    return rng, x, (scores > 0.5).astype(float)
+
+
+def test_masked_labels_equal_one_scikit_fit_per_au(toy):
+    from sklearn.linear_model import LogisticRegression
+
+    rng, x, y = toy
+    y[rng.random(y.shape) < 0.4] = np.nan
+    ours = fit_probes(torch.tensor(x).float(), y, l2=(1.0, 0.05))[-1](torch.tensor(x).float()).sigmoid()
+    z = (x - x.mean(0)) / x.std(0)
+    for k in range(3):
+        known = ~np.isnan(y[:, k])
+        theirs = LogisticRegression(C=1 / (0.05 * known.sum()), tol=1e-8, max_iter=1000).fit(z[known], y[known, k])
+        np.testing.assert_allclose(ours[:, k], theirs.predict_proba(z)[:, 1], atol=3e-3)
+
+
+def test_softmax_equals_scikit(toy):
+    from sklearn.linear_model import LogisticRegression
+
+    rng, x, _ = toy
+    kinds = ((x - 2) @ rng.normal(size=(6, 4))).argmax(1)
+    result = linear_probe((torch.tensor(x).float(), kinds), (torch.tensor(x).float(), kinds), classes=8, l2=(0.05,))
+    z = (x - x.mean(0)) / x.std(0)
+    assert result.score == pytest.approx(LogisticRegression(C=1 / (0.05 * len(x)), tol=1e-8).fit(z, kinds).score(z, kinds), abs=0.01)
+
+
+def test_missing_labels_have_no_gradient():
+    logits = torch.zeros(3, 2, requires_grad=True)
+    probe_loss(logits, torch.tensor([[1.0, float("nan")], [0, 1], [float("nan")] * 2])).backward()
+    assert logits.grad is not None and logits.grad[0, 1] == 0 and (logits.grad[2] == 0).all() and logits.grad[0, 0] < 0
+
+
+def test_two_runs_are_equal_and_constant_features_are_harmless(toy):
+    _, x, y = toy
+    x = torch.tensor(np.c_[x, np.full(len(x), 7.0)]).float()
+    first, second = (fit_probes(x, y)[0] for _ in range(2))
+    assert torch.equal(first.weight, second.weight) and first.weight[-1].abs().max() < 1e-6
+
+
+def test_flattened_sees_position_and_pooled_does_not():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, (300, 2)).astype(float)
+    faces = rng.normal(size=(300, 4, 3)).astype("float16") / 2
+    faces[:, 0, 0] += 2 * labels[:, 0]
+    faces[:, 3, 0] += 2 * labels[:, 1]
+    score = {}
+    for reading in READINGS:
+        x = read_features(faces, reading)
+        score[reading] = linear_probe((x[:150], labels[:150]), (x[200:], labels[200:]), validation=(x[150:200], labels[150:200])).score
+    assert score["flattened"] > 0.85 > score["pooled"]
+
+
+def test_penalty_is_chosen_on_validation_images():
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 2, (400, 1)).astype(float)
+    x = torch.tensor(np.c_[labels + rng.normal(size=(400, 1)), rng.normal(size=(400, 60))]).float()
+    parts = [(x[i], labels[i]) for i in (slice(0, 60), slice(60, 250), slice(250, 400))]
+    grid = (0.3, 1e-4)
+    scores = {strength: linear_probe(parts[0], parts[1], l2=(strength,)).score for strength in grid}
+    assert linear_probe(parts[0], parts[2], parts[1], l2=grid).l2 == max(scores, key=scores.__getitem__)
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="positions, width"):
+        read_features(np.zeros((3, 4)), "pooled")
+    with pytest.raises(ValueError, match="image 1 are not finite"):
+        read_features(np.array([[[0.0]], [[np.nan]]]), "pooled")
+    with pytest.raises(ValueError, match="equally many"):
+        fit_probes(torch.zeros(3, 2), np.zeros((2, 1)))
+    with pytest.raises(ValueError, match="no test images"):
+        linear_probe((torch.zeros(3, 2), np.zeros((3, 1))), (torch.zeros(0, 2), np.zeros((0, 1))))
