@@ -7,7 +7,7 @@ __all__ = ['FRAMES', 'SPLIT_FRAMES', 'SUPPORTED', 'ADDED', 'UNSUPPORTED', 'SHARE
            'Writer', 'dice', 'concatenate', 'RuleWriter', 'describe_actions', 'allot', 'infer', 'has_link', 'fuse',
            'GrammarWriter', 'writer', 'au_prompt', 'caption_table']
 
-# %% ../nbs/api/synthesis.ipynb #757fe837
+# %% ../nbs/api/synthesis.ipynb #396e80f5
 import json
 import random
 import re
@@ -21,7 +21,7 @@ from .facs import AUS, EVIDENCE, NO_AU_CAPTION, WORDINGS, Wording, listing, pars
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../nbs/api/synthesis.ipynb #5580d01d
+# %% ../nbs/api/synthesis.ipynb #f3f024fa
 class Writer(Protocol):
     "Whoever turns labels into text: a rule, our grammar, a language model."
     name: str
@@ -45,7 +45,7 @@ def dice(
     if isinstance(rng, random.Random): return rng
     return random.Random(int(rng.integers(2**62)) if hasattr(rng, "integers") else rng)
 
-# %% ../nbs/api/synthesis.ipynb #c3559dcb
+# %% ../nbs/api/synthesis.ipynb #b4607b3b
 def concatenate(
     au_text: str | None,  # an action caption; None where the rule says nothing
     emotion_text: str | None,  # an emotion caption
@@ -71,22 +71,23 @@ class RuleWriter:
         "Concatenation."
         return concatenate(au_text, emotion_text)
 
-# %% ../nbs/api/synthesis.ipynb #22ed8a99
+# %% ../nbs/api/synthesis.ipynb #d6e99a92
 FRAMES = ("The face shows {things}.", "This face has {things}.", "{Clauses}.", "The face shows {remarks}.", "{Things} can be seen.")
 SPLIT_FRAMES = ("{Clauses}. The face also shows {more_things}.", "The face shows {things}. Additionally, {more_clauses}.",
                 "With {remarks}, the face also has {more_things}.")
 
-# %% ../nbs/api/synthesis.ipynb #ce68a4e5
+# %% ../nbs/api/synthesis.ipynb #2913c5ba
 def _slots(wordings: Sequence[Wording], prefix: str = "") -> dict[str, str]:
-    texts = {"things": listing(w.nominal for w in wordings), "clauses": listing(w.clause for w in wordings), "remarks": listing(w.remark for w in wordings)}
-    return {f"{prefix}{k}": v for k, v in texts.items()} | {f"{prefix}{k}".capitalize(): v[0].upper() + v[1:] for k, v in texts.items()}
+    texts = {f"{prefix}things": listing(w.nominal for w in wordings), f"{prefix}clauses": listing(w.clause for w in wordings),
+             f"{prefix}remarks": listing(w.remark for w in wordings)}
+    return texts | {k.capitalize(): v[0].upper() + v[1:] for k, v in texts.items()}
 
 def _words(aus: Iterable[int], rng: random.Random) -> list[Wording]:
     order = sorted({facs.au(a) for a in aus})
     rng.shuffle(order)
     return [rng.choice(WORDINGS[a]) for a in order]
 
-# %% ../nbs/api/synthesis.ipynb #b0abf863
+# %% ../nbs/api/synthesis.ipynb #59cb8a7e
 def describe_actions(
     aus: Iterable[int],  # AU numbers, at least one
     rng: Any,  # source of chance, see `dice`
@@ -98,7 +99,7 @@ def describe_actions(
     cut = (len(words) + 1) // 2
     return rng.choice(SPLIT_FRAMES).format(**_slots(words[:cut]), **_slots(words[cut:], "more_"))
 
-# %% ../nbs/api/synthesis.ipynb #8a617b57
+# %% ../nbs/api/synthesis.ipynb #a316c33f
 _OPEN_MOUTH = frozenset({25, 26, 27})
 
 @cache
@@ -119,7 +120,7 @@ def allot(
     used = {a for found in evidence.values() for a in found}
     return evidence, [a for a in claims if a not in used]
 
-# %% ../nbs/api/synthesis.ipynb #9c1bcbd3
+# %% ../nbs/api/synthesis.ipynb #33389ba4
 SUPPORTED = ("The face shows {emotion}, as seen in {things}.", "{Clauses}, which suggests {emotion}.", "{Things} {indicate} {emotion}.",
              "The face has {things}, indicating {emotion}.", "{Emotion} is inferred from {things}.")
 ADDED = ("The face also shows {things}.", "Additionally, {clauses}.")
@@ -130,7 +131,7 @@ _REST = "the eyes and mouth are relaxed, the forehead is smooth and the eyebrows
 CALM = (f"T{_REST[1:]}, which suggests {{emotion}}.", "The relaxed eyes and mouth and the smooth forehead indicate {emotion}.")
 UNCALM = (f"The face shows {{emotion}}, although {_REST}.", f"Although {_REST}, the face suggests {{emotion}}.")
 
-# %% ../nbs/api/synthesis.ipynb #aa60d01c
+# %% ../nbs/api/synthesis.ipynb #aff20e6a
 def _fill(frame: str, emotions: str, wordings: Sequence[Wording] = ()) -> str:
     verb = "indicate" if len(wordings) > 1 or any(w.plural for w in wordings) else "indicates"
     return frame.format(emotion=emotions, Emotion=emotions.capitalize(), indicate=verb, **(_slots(wordings) if wordings else {}))
@@ -150,7 +151,7 @@ def infer(
     if remainder: text.append(_fill(rng.choice(ADDED), "", _words(remainder, rng)))
     return " ".join(text)
 
-# %% ../nbs/api/synthesis.ipynb #a5bed0ac
+# %% ../nbs/api/synthesis.ipynb #6caff6e3
 _LINK = re.compile(r"\b(?:as seen in|suggest(?:s|ed|ing|ive)?|indicat(?:e|es|ed|ing|ive)|infer(?:s|red)?|reveal(?:s|ing)?|point(?:s|ing)? to|"
                    r"because|due to|impl(?:y|ies|ying)|convey(?:s|ing)?|reflect(?:s|ing)?|although)\b")
 
@@ -161,7 +162,7 @@ def has_link(
     seen = parse(text)
     return seen.states_aus and seen.states_emotions and bool(_LINK.search(text.lower()))
 
-# %% ../nbs/api/synthesis.ipynb #3f284125
+# %% ../nbs/api/synthesis.ipynb #1ce2a9c3
 def fuse(
     au_text: str,  # an action caption, from labels or from AU-BLIP
     emotion_text: str,  # an emotion caption, from labels or from Emot-BLIP
@@ -169,8 +170,8 @@ def fuse(
 ) -> str:  # the fused caption
     "Read two captions, write one; ValueError naming the text when one of them states nothing the parser knows."
     acts, feels = parse(au_text), parse(emotion_text)
-    if not acts.states_aus: raise ValueError(f"cannot fuse: no facial action is recognised in {au_text!r}; leave this image out or caption it again")
-    if not feels.states_emotions: raise ValueError(f"cannot fuse: no emotion is recognised in {emotion_text!r}; leave this image out or caption it again")
+    for what, stated, text in (("facial action", acts.states_aus, au_text), ("emotion", feels.states_emotions, emotion_text)):
+        if not stated: raise ValueError(f"cannot fuse: no {what} is recognised in {text!r}; leave this image out or caption it again")
     doing = f"The people is {listing(sorted(feels.actions))}. " if feels.actions else ""
     return doing + infer(acts.aus, [e for e in facs.EMOTIONS if e in feels.emotions], rng)
 
@@ -199,7 +200,7 @@ def writer(
     if name not in known: raise ValueError(f"unknown writer {name!r}: expected one of {', '.join(known)}")
     return known[name]
 
-# %% ../nbs/api/synthesis.ipynb #1e74ada8
+# %% ../nbs/api/synthesis.ipynb #8d517f6b
 _AU_QUESTION = ("Describe briefly the facial actions or status of a face which contains {} in 1-9 sentences. "
                 "Do not describe the emotion or facial expressions, and do not mention 'AU' in the reply.")
 _AU_ANSWER = ("The face shows the outer eyebrows raised, forehead wrinkles, a wrinkled nose, a stretched lip, "
@@ -214,12 +215,13 @@ def au_prompt(
     "The paper's one-shot prompt for an action caption (Figure 2); ValueError without AUs, for which the paper has a fixed text."
     wanted = sorted({facs.au(a) for a in aus})
     if not wanted: raise ValueError("a face without AUs is not sent to a language model: the paper uses NO_AU_CAPTION")
-    ask = lambda numbers: _AU_QUESTION.format(", ".join(f"AU{n}" for n in numbers))
+    def ask(numbers: list[int]) -> str:
+        return _AU_QUESTION.format(", ".join(f"AU{n}" for n in numbers))
     units = "\n".join(f"AU{n}: {a.noun}" for n, a in AUS.items())
     return (f"{units}\nYou are currently acting as an AU description expert, and you should answer questions according to this example:\n"
             f'Question: "{ask([2, 4, 9, 20, 25])}"\nAnswer: "{_AU_ANSWER}"\nQuestion: {ask(wanted)}\nAnswer:')
 
-# %% ../nbs/api/synthesis.ipynb #96ef939a
+# %% ../nbs/api/synthesis.ipynb #6df5fa58
 def _labels(value: Any) -> list[Any] | None:
     return None if value is None or isinstance(value, float) or value is getattr(_pd(), "NA", ()) else list(value)
 
