@@ -6,7 +6,7 @@
 __all__ = ['GraphError', 'notebook_cells', 'notebook_parameters', 'type_fault', 'parse_override', 'Instance', 'read_graph',
            'expand', 'check', 'select']
 
-# %% ../nbs/api/graph.ipynb #2b990472
+# %% ../nbs/api/graph.ipynb #0f0a4104
 import ast
 import difflib
 import fnmatch
@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-# %% ../nbs/api/graph.ipynb #e0d76c20
+# %% ../nbs/api/graph.ipynb #88321de6
 class GraphError(ValueError):
     "The graph file, a parameter or a target is wrong; the message lists every fault found."
 
@@ -61,7 +61,7 @@ def notebook_parameters(
         found[name] = value, kind or ("" if value is None else type(value).__name__)
     return found
 
-# %% ../nbs/api/graph.ipynb #771d919d
+# %% ../nbs/api/graph.ipynb #2480a2ab
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,), "dict": (dict,), "tuple": (list,), "None": (type(None),)}
 
@@ -79,7 +79,7 @@ def type_fault(
             return ""
     return f"needs {kind}, got {value!r} ({type(value).__name__})"
 
-# %% ../nbs/api/graph.ipynb #4cbe44d9
+# %% ../nbs/api/graph.ipynb #55b537b3
 def parse_override(
     text: str,  # "stage.knob=value" or "stage-instance.knob=value"
 ) -> tuple[str, str, Any]:  # stage or instance label, knob, value
@@ -95,7 +95,7 @@ def parse_override(
     except yaml.YAMLError:
         return label, knob, raw
 
-# %% ../nbs/api/graph.ipynb #62388f2a
+# %% ../nbs/api/graph.ipynb #8e6aaad2
 _KEYS = {"notebook", "scope", "foreach", "params", "inputs", "needs", "reads", "outs"}
 
 
@@ -128,7 +128,7 @@ def read_graph(
         raise GraphError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(graph, dict) or not isinstance(graph.get("stages"), dict):
         raise GraphError(f"{path}: needs a mapping `stages:`.")
-    faults = [f"unknown key {key!r}" for key in graph if key not in {"stages", "default", "package", "shortcuts"}]
+    faults = [f"unknown key {key!r}" for key in graph if key not in {"stages", "default", "package", "shortcuts", "preload"}]
     for name, stage in graph["stages"].items():
         if not isinstance(stage, dict) or "notebook" not in stage:
             faults.append(f"stage {name}: needs `notebook:`")
@@ -140,7 +140,7 @@ def read_graph(
         raise GraphError(f"{path}: " + "; ".join(faults))
     return graph
 
-# %% ../nbs/api/graph.ipynb #1912cb26
+# %% ../nbs/api/graph.ipynb #6ee9ae41
 def _chosen(value: Any, variables: Mapping[str, Any], keys: set[str]) -> Any:
     "A mapping from `foreach` values to the value of this instance; anything else as it is."
     if keys and isinstance(value, Mapping) and value and {str(key) for key in value} <= keys | {"default"}:
@@ -157,7 +157,7 @@ def expand(
     device: str = "auto",  # auto, cuda, mps, cpu
     overrides: Iterable[tuple[str, str, Any]] = (),  # from `parse_override`
     outputs: str = "outputs",  # where the run folders are, relative to the root
-) -> dict[str, Instance]:  # name -> instance, in the order of the file, dependencies first
+) -> dict[str, Instance]:  # name -> instance, dependencies first and the longest chain foremost
     "All stage instances of a run; GraphError for an unknown input, a cycle or an override that names nothing."
     found: dict[str, Instance] = {}
     wanted: dict[str, tuple[dict[str, Any], list[str]]] = {}
@@ -174,7 +174,8 @@ def expand(
                 out = f"{outputs}/{run}/{name}"
                 basis = {"scale": scale, "seed": seed or 0, "device": device, "out": out, **variables}
                 listed = lambda key: list(map(str, entry.get(key) or []))  # noqa: B023, E731
-                found[name] = Instance(name, stage, label, seed, entry["notebook"], {**basis, **params}, reads=listed("reads"), outs=listed("outs"), out=out)
+                found[name] = Instance(name, stage, label, seed, entry["notebook"], {**basis, **params}, out=out)
+                found[name].reads, found[name].outs = listed("reads"), listed("outs")
                 wanted[name] = pick(entry.get("inputs")), listed("needs")
     faults = _override(found, overrides) + _connect(found, wanted)
     if faults:
@@ -188,8 +189,7 @@ def _override(found: Mapping[str, Instance], overrides: Iterable[tuple[str, str,
     for label, knob, value in sorted(overrides, key=lambda item: item[0] not in {instance.stage for instance in found.values()}):
         targets = [instance for instance in found.values() if label in (instance.stage, instance.label)]
         if not targets:
-            names = {instance.stage for instance in found.values()} | {instance.label for instance in found.values()}
-            faults.append(f"-p {label}.{knob}: no stage or instance {label!r}{_near(label, names)}")
+            faults.append(f"-p {label}.{knob}: no stage or instance {label!r}{_near(label, _labels(found.values()))}")
         for instance in targets:
             instance.params[knob] = value
     return faults
@@ -209,7 +209,9 @@ def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str,
             return hits
 
         for parameter, value in inputs.items():
-            if value is None or parameter in me.params:  # an override with a folder of one's own wins
+            if parameter in me.params:  # an override with a folder of one's own wins; its content counts as an outside file
+                me.reads.append(str(me.params[parameter]))
+            if value is None or parameter in me.params:
                 continue
             labels = value if isinstance(value, list) else [value]
             me.inputs[parameter] = hits = [hit for label in labels for hit in resolve(str(label))]
@@ -226,6 +228,10 @@ def _filled(pattern: str, values: Mapping[str, Any]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], "")), pattern)
 
 
+def _labels(instances: Iterable[Instance]) -> set[str]:
+    return {name for instance in instances for name in (instance.stage, instance.label)}
+
+
 def _near(word: str, known: Iterable[str]) -> str:
     "A hint for a misspelled name."
     near = difflib.get_close_matches(word, sorted(known), n=1)
@@ -233,17 +239,21 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 
 def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
-    "Dependencies first; otherwise the order of the file."
-    done: dict[str, Instance] = {}
-    left = dict(found)
-    while left:
-        ready = next((name for name, instance in left.items() if all(need in done for need in instance.needs)), None)
-        if ready is None:
-            raise GraphError(f"the stages wait for each other in a circle: {', '.join(left)}")
-        done[ready] = left.pop(ready)
-    return done
+    "Dependencies first; among those that could start, the one with the longest chain behind it; then the order of the file."
+    waiting = {name: set(instance.needs) for name, instance in found.items()}
+    order: list[str] = []
+    while len(order) < len(found):
+        ready = [name for name in found if name not in order and waiting[name] <= set(order)]
+        if not ready:
+            raise GraphError(f"the stages wait for each other in a circle: {', '.join(name for name in found if name not in order)}")
+        order += ready
+    chain = dict.fromkeys(found, 0)
+    for name in reversed(order):
+        for need in found[name].needs:
+            chain[need] = max(chain[need], chain[name] + 1)
+    return {name: found[name] for name in sorted(order, key=lambda name: -chain[name])}
 
-# %% ../nbs/api/graph.ipynb #8734513e
+# %% ../nbs/api/graph.ipynb #34413831
 def check(
     instances: Mapping[str, Instance],  # what would run
     root: str | Path = ".",  # the project's folder
@@ -265,7 +275,7 @@ def check(
         for name, value in instance.params.items():
             if name not in known:
                 faults[f"{instance.label}.{name}: {instance.notebook} has no such parameter{_near(name, known)}"] = None
-            elif fault := type_fault(value, known[name][1]) if name not in instance.inputs else "":
+            elif fault := type_fault(value, known[name][1]):
                 faults[f"{instance.label}.{name}: {fault}"] = None
         if rules is not None and len(faults) == before:
             try:
@@ -285,7 +295,7 @@ def select(
     for target in only:
         hits = [i.name for i in instances.values() if target in (i.stage, i.label) or fnmatch.fnmatchcase(i.name, target)]
         if not hits:
-            raise GraphError(f"no stage or instance {target!r}{_near(target, {i.stage for i in instances.values()} | {i.label for i in instances.values()})}")
+            raise GraphError(f"no stage or instance {target!r}{_near(target, _labels(instances.values()))}")
         chosen.update(hits)
     for name in reversed(list(instances)):
         if name in chosen:
