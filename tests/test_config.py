@@ -1,0 +1,116 @@
+"config: one look-up order, and every wrong scale, name, type or range is one clear error."
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from expblip.config import COMMON, MODELS, RECIPES, SCALE_NAMES, SCALES, STAGES, ConfigError, Knob, check_params, resolve_device, stage_config, stage_knobs
+
+
+def test_every_row_of_the_table_belongs_to_a_knob_and_holds_legal_values():
+    for row, values in SCALES.items():
+        stage, name, *model = row.split(".")
+        knob = STAGES[stage][name]
+        assert len(values) == len(SCALE_NAMES) and set(model) <= set(MODELS), row
+        for value in values:
+            assert value is None or knob.check(value) == value, row
+
+
+def test_every_default_is_legal_and_every_knob_has_help():
+    for stage in STAGES:
+        for name, knob in stage_knobs(stage).items():
+            assert knob.help and (knob.default is None or knob.check(knob.default) == knob.default), (stage, name)
+        assert not set(STAGES[stage]) & set(COMMON)
+
+
+@pytest.mark.parametrize("scale", SCALE_NAMES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_resolves_at_every_scale(stage, scale):
+    cfg = stage_config(stage, scale=scale, device="cpu", seed=3)
+    unset = [name for name, value in cfg.dict().items() if value is None and stage_knobs(stage)[name].kind is not str]
+    assert not unset and cfg.seed == 3
+    assert check_params(stage, cfg.dict()) == {k: v for k, v in cfg.dict().items() if v is not None}
+
+
+def test_look_up_order(monkeypatch):
+    assert stage_config("step2", scale="tiny", device="cpu").origin["lr"] == "scale tiny"
+    assert stage_config("step2", scale="tiny", device="cpu", recipe="released_code").lr == RECIPES["released_code"].lr[1]
+    assert stage_config("step2", scale="tiny", device="cpu", recipe="released_code", lr=0.5).lr == 0.5
+    assert stage_config("step1", scale="full", device="cpu").warmup == RECIPES["paper"].warmup[0]
+    assert stage_config("step1", scale="smoke", device="cpu").clip == 0 == COMMON["seed"].default
+    assert stage_config("step1", scale="full", device="cpu", steps=None).steps == 0
+    monkeypatch.setitem(SCALES, "step2.steps.exp", (7, 7, 7, 7))
+    assert stage_config("step2", device="cpu", model="exp").steps == 7 != stage_config("step2", device="cpu", model="au").steps
+
+
+@pytest.mark.parametrize("params, message", [
+    ({"scale": "huge"}, "'scale' is 'huge'.*smoke, tiny, base, full"),
+    ({"bacth": 3}, "unknown parameter 'bacth': did you mean 'batch'"),
+    ({"zzz": 3}, "unknown parameter 'zzz': known are"),
+    ({"batch": "64"}, "'batch' is '64'.*a whole number from 1"),
+    ({"batch": 0}, "whole number from 1"),
+    ({"batch": True}, "whole number"),
+    ({"steps": 2.0}, "whole number"),
+    ({"lr": float("nan")}, "a number from 0 to 1"),
+    ({"lr": 2}, "a number from 0 to 1"),
+    ({"detach_gather": 1}, "true or false"),
+    ({"model": "exp-blip"}, "one of au, emot, mix, cat, exp"),
+    ({"device": "gpu"}, "auto, cuda, mps, cpu"),
+    ({"seed": -1}, "whole number from 0"),
+    ({"recipe": "repo"}, "paper, supplement, released_code"),
+    ({"lr": 1e-6}, "lr_min .* lies above"),
+])
+def test_wrong_parameters(params, message):
+    with pytest.raises(ConfigError, match=message):
+        stage_config("step1", **({"scale": "tiny"} | params))
+
+
+def test_all_faults_at_once_and_unknown_stage():
+    with pytest.raises(ConfigError, match="(?s)bacth.*lr"):
+        check_params("step1", {"bacth": 1, "lr": 7})
+    with pytest.raises(ConfigError, match="unknown stage 'stepp1': did you mean 'step1'"):
+        stage_config("stepp1")
+
+
+def test_several_choices_and_parsing():
+    assert check_params("caption", {"decode": "greedy+sample"}) == {"decode": "greedy+sample"}
+    with pytest.raises(ConfigError, match="several joined by"):
+        check_params("caption", {"decode": "greedy+best"})
+    knobs = stage_knobs("step1")
+    assert [knobs[k].parse(t) for k, t in (("lr", "1e-4"), ("batch", "8"), ("detach_gather", "False"), ("model", "cat"))] == [1e-4, 8, False, "cat"]
+    for name, text in (("batch", "8.5"), ("detach_gather", "no"), ("lr", "fast")):
+        with pytest.raises(ValueError, match="must be"):
+            knobs[name].parse(text)
+    assert Knob(float, "x").check(1) == 1.0
+
+
+def test_echo_and_unknown_attribute(capsys):
+    cfg = stage_config("step2", scale="tiny", device="cpu", batch=5)
+    cfg.echo()
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines() if line.startswith("batch")] == [["batch", "5", "given"]]
+    with pytest.raises(AttributeError, match="did you mean 'batch'"):
+        cfg.bacth
+
+
+def test_recipes_quote_the_conflicts():
+    paper, code = RECIPES["paper"].of(2), RECIPES["released_code"].of(2)
+    assert (paper["lr"], paper["lr_min"], paper["batch"], paper["warmup"]) == (1e-4, 5e-5, 32, 2000)
+    assert (code["lr"], code["lr_min"], code["batch"], code["warmup"], code["max_tokens"]) == (1e-5, 0, 16, 1000, 32)
+    assert RECIPES["supplement"].of(2)["layer_decay"] == 0.95 and paper["betas"] == (0.9, 0.999)
+
+
+def test_device(monkeypatch):
+    import torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("auto") == "mps"
+    with pytest.raises(ConfigError, match="'cuda' is not available here: choose one of auto, mps, cpu"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == "cuda" and stage_config("step1").device == "cuda" and stage_config("data").device == "cpu"
+
+
+def test_importing_and_checking_loads_no_torch():
+    code = "import sys; from expblip.config import stage_config, check_params; stage_config('data', scale='tiny'); check_params('step1', {}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
