@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['APPEARANCE', 'KINDS', 'appearance_caption', 'au_note', 'emotion_note', 'draw_labels', 'document', 'documents']
 
-# %% ../nbs/api/documents.ipynb #9759b0a0
+# %% ../nbs/api/documents.ipynb #94703a1e
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,38 +14,43 @@ from . import facs
 from .facs import ACTIONS, AUS, COMPOUNDS, EMOTIONS, EVIDENCE, NO_AU_CAPTION, listing
 from .synthesis import GrammarWriter, concatenate, dice
 
-# %% ../nbs/api/documents.ipynb #d6822e97
+# %% ../nbs/api/documents.ipynb #53b50e64
+_COLOURS = ("blue", "green", "red", "yellow", "grey", "white", "brown", "purple", "orange", "black", "pink", "teal")
 APPEARANCE: dict[str, tuple[str, ...]] = {
-    "hair": ("black", "brown", "blond", "red", "grey", "short", "long", "curly", "no"), "skin": ("light", "tan", "brown", "dark"),
-    "glasses": ("no", "round", "square", "dark"), "beard": ("no", "short", "full"), "background": ("plain", "blue", "green", "dark", "bright", "busy"),
-    "pose": ("straight ahead", "to the left", "to the right", "up", "down"), "light": ("bright", "dim", "warm", "cold"),
+    "hair": ("a bald head", *(f"{style} {colour} hair" for style in ("short", "cropped", "curly", "long", "chin-length", "tied")
+                              for colour in ("black", "brown", "blond", "red", "grey", "white"))),
+    "skin": ("light skin", "medium skin", "dark skin"), "eyes": ("brown eyes", "blue eyes", "green eyes", "grey eyes"),
+    "glasses": ("no glasses", "round glasses", "square glasses"), "beard": ("no beard", "stubble", "full beard", "moustache"),
+    "background": tuple(f"a {kind} {c} background" for kind in ("plain", "shaded", "striped", "chequered", "spotted") for c in _COLOURS),
+    "shirt": tuple(f"a {c} shirt" for c in _COLOURS), "pose": ("turned to the left", "turned to the right", "facing the camera"),
+    "gaze": ("looking left", "looking right", "looking up", "looking down", "looking straight ahead"),
+    "light": ("evenly lit", "lit from the right", "lit from the left", "lit from above", "lit from below"),
 }
-_PERSON = ("A person with {}.", "This is a person with {}.", "A face with {}.", "A portrait of a person with {}.")
-_PICTURE = {"background": "the background is {}", "light": "the light is {}", "lighting": "the light is {}", "pose": "the head is turned {}",
-            "gaze": "the person looks {}", "image": "the image is {}", "style": "the picture is {}"}
+_OPENINGS = ("A person with {}", "This is a person with {}", "A face with {}", "A portrait of a person with {}")
+_ARTICLE = {"full beard": "a full beard", "moustache": "a moustache"}
+_POSTURE = ("pose", "gaze", "light")
 
-def _look(key: str, value: str) -> str:
-    return value if key in value.split() else f"{value} {key}"
-
+# %% ../nbs/api/documents.ipynb #c694b8e5
 def appearance_caption(
-    words: Mapping[str, str],  # looks, such as {"hair": "brown", "light": "dim"}; empty values are left out
+    words: Mapping[str, str],  # looks, such as {"hair": "short brown hair", "light": "evenly lit"}; empty values are left out
     rng: Any,  # source of chance, see `synthesis.dice`
+    most: int | None = None,  # say at most that many, drawn at random; None says all
 ) -> str:  # one or two sentences
-    "A generic caption of how a person and a picture look; ValueError when a word would name an action or an emotion, or nothing is left to say."
-    rng, known = dice(rng), [(k, str(v)) for k, v in words.items() if v]
+    "A generic caption of how a person and a picture look; ValueError if it would name an action or an emotion, or nothing is left to say."
+    rng, known = dice(rng), [(k, _ARTICLE.get(str(v), str(v))) for k, v in words.items() if v]
     if not known: raise ValueError("an appearance caption needs at least one word; got none")
-    rng.shuffle(known)
-    person = [_look(k, v) for k, v in known if k not in _PICTURE]
-    picture = [_PICTURE[k].format(v) for k, v in known if k in _PICTURE]
-    sentences = [rng.choice(_PERSON).format(listing(person))] if person else []
-    if picture: sentences.append(listing(picture).capitalize() + ".")
-    text = " ".join(sentences)
-    said = facs.parse(text)
+    known = rng.sample(known, min(len(known), most or len(known)))
+    has, stands = [v for k, v in known if k not in (*_POSTURE, "background")], [v for k, v in known if k in _POSTURE]
+    behind = [v for k, v in known if k == "background"]
+    opening = rng.choice(_OPENINGS).format(listing(has)) if has else "A person"
+    sentences = [opening + "".join(f" in front of {b}" for b in behind) + "."] if has or behind else []
+    if stands: sentences.append(f"The person is {listing(stands)}.")
+    text, said = " ".join(sentences), facs.parse(" ".join(sentences))
     if said.aus or said.emotions:
         raise ValueError(f"an appearance caption may name no action and no emotion, this one says {[*said.aus, *said.emotions]}: {text!r}")
     return text
 
-# %% ../nbs/api/documents.ipynb #1a90b52e
+# %% ../nbs/api/documents.ipynb #1bedffd4
 KINDS = ("rule", "grammar", "emotion", "fused", "concatenated", "appearance")
 _ADJECTIVE = {"neutrality": "neutral", "happiness": "happy", "sadness": "sad", "anger": "angry", "surprise": "surprised", "fear": "fearful",
               "disgust": "disgusted", "contempt": "contemptuous"}
@@ -65,7 +70,7 @@ def emotion_note(
     "Note down emotions, in the order they are to be said."
     return " , ".join(emotions if rng.random() < .7 else [_ADJECTIVE[e] for e in emotions])
 
-# %% ../nbs/api/documents.ipynb #8f442d4b
+# %% ../nbs/api/documents.ipynb #346eadc3
 def draw_labels(
     rng: random.Random,  # source of chance
     aus: Sequence[int] = tuple(AUS),  # AUs to draw from
@@ -78,7 +83,7 @@ def draw_labels(
         for e in emotions: found |= {a for p in rng.sample(EVIDENCE[e], min(1, len(EVIDENCE[e]))) for a in p if a in aus and rng.random() < .7}
     return rng.sample(sorted(found), min(7, len(found))), emotions
 
-# %% ../nbs/api/documents.ipynb #1d9302f1
+# %% ../nbs/api/documents.ipynb #1f51d22d
 _GRAMMAR = GrammarWriter()
 
 def document(
@@ -90,8 +95,8 @@ def document(
     if kind not in KINDS: raise ValueError(f"unknown kind of document {kind!r}: expected some of {', '.join(KINDS)}")
     rng = dice(rng)
     if kind == "appearance":
-        looks = {k: rng.choice(APPEARANCE[k]) for k in rng.sample(list(APPEARANCE), rng.randint(2, len(APPEARANCE)))}
-        notes, text = [" , ".join(f"{k} {v}" for k, v in looks.items()), kind], appearance_caption(looks, rng)
+        looks = {k: rng.choice(APPEARANCE[k]) for k in rng.sample(list(APPEARANCE), rng.randint(2, 8))}
+        notes, text = [" , ".join(looks.values()), kind], appearance_caption(looks, rng)
     else:
         found, emotions = draw_labels(rng, aus)
         act, feel, tag = au_note(found, rng), emotion_note(emotions, rng), kind
@@ -111,7 +116,7 @@ def document(
     rng.shuffle(notes)
     return f"notes : {' | '.join(notes)}\n{text}\n"
 
-# %% ../nbs/api/documents.ipynb #892978ea
+# %% ../nbs/api/documents.ipynb #0eaf63ef
 def documents(
     n: int,  # how many
     rng: Any,  # source of chance, see `synthesis.dice`
