@@ -1,0 +1,154 @@
+"""Judging: known answers by hand, missing labels, the two comparison rows, and names of results."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expblip import judging
+from expblip.facs import EMOTIONS, NO_AU_CAPTION, emotion_caption, parse, rule_caption
+from expblip.metrics import f1_scores, macro
+from expblip.synthesis import caption_table, writer
+
+AUS = (1, 4, 6, 12, 25, 26)
+
+
+@pytest.fixture()
+def world():
+    """Forty faces: half of them annotated for three AUs only, half with an emotion; truth known for all."""
+    rng = random.Random(0)
+    truth = pd.DataFrame(
+        [(f"r{i}", sorted(rng.sample(AUS, rng.randint(0, 4))), [rng.choice(EMOTIONS)]) for i in range(40)], columns=["id", "aus", "emotions"]
+    )
+    rows = []
+    for i, face in enumerate(truth.itertuples()):
+        split = ("train", "test")[i // 2 % 2]
+        if i % 2:
+            rows.append((face.id, "toy-emotion", split, None, None, face.emotions))
+        else:
+            seen = (1, 4, 12)
+            rows.append((face.id, "toy-au", split, [a for a in seen if a in face.aus], [a for a in seen if a not in face.aus], None))
+    return pd.DataFrame(rows, columns=["id", "dataset", "split", "au_present", "au_absent", "emotions"]), truth
+
+
+def predicted(ids, texts, model="au"):
+    return pd.DataFrame({"record": list(ids), "text": list(texts), "model": model, "decode": "greedy"})
+
+
+@pytest.mark.parametrize(
+    ("text", "aus", "emotions", "expected"),
+    [
+        ("It is a people who lowers brow and drops jaw. The face shows anger.", {4}, {"anger"}, (2 / 3, 1)),
+        ("The face shows anger and fear.", {4}, {"anger"}, (1 / 2, 1 / 2)),
+        ("", {4}, {"anger"}, (0, 0)),
+        ("", set(), {"neutrality"}, (0, 0)),
+        (NO_AU_CAPTION, set(), set(), (1, 1)),
+        (f"{NO_AU_CAPTION} The face shows neutrality.", set(), {"neutrality"}, (1, 1)),
+        ("It is a people who drops jaw. The face shows fear.", {26}, set(), (1, 1)),
+    ],
+)
+def test_agreement_by_hand(text, aus, emotions, expected):
+    assert judging.agreement(parse(text), aus, emotions) == pytest.approx(expected)
+
+
+def test_f1_is_that_of_the_numbers_and_silence_costs_only_the_full_figure(world):
+    records, truth = world
+    labelled = records[records["dataset"] == "toy-au"]
+    texts = [rule_caption(aus) or NO_AU_CAPTION for aus in labelled["au_present"]]
+    judged = judging.judge(predicted(labelled["id"], texts), records, truth)
+    summary, per_au = judging.summarise(judged, records, truth, AUS)
+    full = per_au.set_index("au")["full"]
+    assert (full[[1, 4, 12]] == 1).all() and (full[[6, 25, 26]] == 0).all()
+    assert summary["au_f1_annotated"].item() == 1 and summary["au_f1_full"].item() == pytest.approx(0.5)
+    assert per_au.set_index("au")["annotated"][[6, 25, 26]].isna().all()
+
+
+def test_macro_f1_equals_direct_computation(world):
+    records, truth = world
+    rng = random.Random(4)
+    stated = [sorted(rng.sample(AUS, 2)) for _ in truth["id"]]
+    judged = judging.judge(predicted(truth["id"], map(rule_caption, stated)), records, truth)
+    both = [judging.stated_table(lists, AUS) for lists in (truth["aus"].tolist(), stated)]
+    assert macro(judging.au_f1(judged, records, truth, AUS)["full"]) == pytest.approx(macro(f1_scores(*both)))
+
+
+def test_emotion_accuracy_prefers_labels_and_needs_equal_sets(world):
+    records, truth = world
+    labelled = records[records["dataset"] == "toy-emotion"]
+    right = [emotion_caption(e) for e in labelled["emotions"]]
+    wrong = [emotion_caption([*e, next(x for x in EMOTIONS if x not in e)]) for e in labelled["emotions"]]
+    for texts, expected in ((right, 1), (wrong, 0)):
+        assert judging.judge(predicted(labelled["id"], texts), records)["emotion_right"].mean() == expected
+
+
+def test_without_truth_nothing_is_guessed(world):
+    records, _ = world
+    labelled = records[records["dataset"] == "toy-au"]
+    judged = judging.judge(predicted(labelled["id"], ["It is a people who lowers brow."] * len(labelled)), records)
+    summary, per_au = judging.summarise(judged, records, None, AUS)
+    names = {row["name"].rsplit("/", 1)[-1] for row in judging.entries(summary, per_au)}
+    assert "au_f1_annotated" in names and not names & {"correctness", "completeness", "au_f1_full", "emotion_accuracy"}
+    assert "AU4" in names and "AU25" not in names
+    assert judging.completeness_shares(judged.assign(model="mix")).empty
+
+
+def test_ties_are_split_and_shares_sum_to_one(world):
+    records, truth = world
+    ids = truth["id"][:10]
+    half = [rule_caption(a) or NO_AU_CAPTION for a in truth["aus"][:10]]
+    whole = [f"{a} {emotion_caption(e)}" for a, e in zip(half, truth["emotions"][:10])]
+    parts = [predicted(ids, texts, model) for model, texts in (("mix", half), ("cat", whole), ("exp", whole))]
+    shares = judging.completeness_shares(judging.judge(pd.concat(parts, ignore_index=True), records, truth))
+    assert shares["most_complete"].to_dict() == pytest.approx({"mix": 0, "cat": 0.5, "exp": 0.5})
+    assert shares["least_complete"].to_dict() == pytest.approx({"mix": 1, "cat": 0, "exp": 0})
+
+
+def test_oracles_are_ceilings_and_blind_rows_come_from_training_captions(world):
+    records, truth = world
+    test = records.loc[records["split"] == "test", "id"]
+    captions = caption_table(records, writer("grammar"))
+    oracle = judging.judge(judging.oracle_captions(truth[truth["id"].isin(test)], writer("grammar")), records, truth)
+    means = oracle.groupby("model")[["correctness", "completeness", "both_aspects"]].mean()
+    assert (means["correctness"] == 1).all() and (means.loc[["oracle-cat", "oracle-exp"]] == 1).all(axis=None)
+    blind = judging.blind_captions(captions, records, test, seed=1)
+    train = set(captions.loc[captions["record"].isin(records.loc[records["split"] == "train", "id"]), "text"])
+    assert set(blind["text"]) <= train and set(blind["record"]) == set(test)
+    assert blind.equals(judging.blind_captions(captions, records, test, seed=1))
+    judged = judging.judge(blind, records, truth)
+    assert judged["correctness"].mean() < 0.7
+    is_au = judged["dataset"] == "toy-au"
+    assert (judged.loc[is_au, "stated_emotions"].str.len() == 0).all() and (judged.loc[~is_au, "stated_emotions"].str.len() == 1).all()
+
+
+def test_oracle_needs_the_labels_of_its_format():
+    rng = random.Random(0)
+    assert judging.oracle_caption("emot", [12], None, writer("grammar"), rng) is None
+    assert judging.oracle_caption("exp", None, ["fear"], writer("grammar"), rng) is None
+    assert judging.oracle_caption("mix", None, ["fear"], writer("grammar"), rng) == "The face shows fear."
+    with pytest.raises(ValueError, match="expected one of au, emot"):
+        judging.oracle_caption("llm", [12], ["fear"], writer("grammar"), rng)
+
+
+def test_health():
+    assert judging.repeats("raised cheeks and a dropped jaw, raised cheeks and a dropped jaw") and not judging.repeats("a b c a b c")
+    assert judging.cut_off("The face shows") and not judging.cut_off("The face shows fear.") and not judging.cut_off(" ")
+
+
+def test_unknown_record_is_named(world):
+    records, truth = world
+    with pytest.raises(judging.JudgingError, match="row 0: record 'x' is not in the records"):
+        judging.judge(predicted(["x"], ["text"]), records, truth)
+    with pytest.raises(judging.JudgingError, match="not in the truth table"):
+        judging.judge(predicted(["r0"], ["text"]), records, truth[1:])
+
+
+def test_result_names(world):
+    records, truth = world
+    table = predicted(truth["id"], map(emotion_caption, truth["emotions"]), "emot").assign(meteor=0.5, rouge_l=np.nan)
+    flat = judging.entries(*judging.summarise(judging.judge(table, records, truth), records, truth, AUS))
+    values = {row["name"]: row["value"] for row in flat}
+    assert len(values) == len(flat) and all(row["meaning"] for row in flat)
+    assert values["table2/toy-au/emot/greedy/meteor"] == 0.5 and "table2/toy-au/emot/greedy/rouge_l" not in values
+    assert values["judge/toy-emotion/emot/greedy/emotion_accuracy"] == 1
+    assert "judge/toy-au/emot/greedy/au_f1/AU12" in values
