@@ -38,7 +38,7 @@ help:
 
 env: $(STAMP)
 
-$(STAMP): requirements.lock
+$(STAMP):
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; say which with PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing the pinned packages into $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)

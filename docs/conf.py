@@ -1,0 +1,56 @@
+"""Sphinx configuration of the site; title, version and author come from settings.ini. Built by `make site`."""
+import configparser
+import inspect
+import re
+from pathlib import Path
+
+from fastcore.docments import docments
+
+# this file is read from the folder that tools/stage_docs.py laid out, two levels below the project
+ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'settings.ini').exists())
+ini = configparser.ConfigParser()
+ini.read(ROOT / 'settings.ini')
+about = ini['DEFAULT']
+
+project, author, release = about['title'], about['author'], about['version']
+copyright = about['copyright']
+root_doc = 'index'
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.viewcode', 'sphinx_design', 'sphinx_copybutton']
+exclude_patterns = ['README.md', 'jupyter_execute']
+
+nb_execution_mode = 'off'
+nb_merge_streams = True
+myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist', 'attrs_inline']
+myst_heading_anchors = 3
+suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
+
+autodoc_typehints = 'description'
+autodoc_typehints_format = 'short'
+autodoc_member_order = 'bysource'
+add_module_names = False
+
+html_theme = 'pydata_sphinx_theme'
+html_static_path = ['_static']
+html_title = project
+html_theme_options = {'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
+                      'footer_start': ['copyright'], 'footer_end': []}
+html_show_sourcelink = False
+# with a copy of MathJax 3 in docs/_static/mathjax the pages ask for nothing from outside
+if (ROOT / 'docs' / '_static' / 'mathjax' / 'tex-chtml.js').exists(): mathjax_path = 'mathjax/tex-chtml.js'
+
+def readable(line: str) -> str:
+    "A docstring written as plain text with back-ticks, as reStructuredText."
+    parts = re.split(r'(`[^`]+`)', line)
+    return ''.join(f'`{p}`' if p.startswith('`') else re.sub(r'([*|\\]|_(?=\W|$))', r'\\\1', p) for p in parts)
+
+def parameter_comments(app, what, name, obj, options, lines):
+    "The comments behind parameters as fields of the reference entry."
+    lines[:] = [readable(x) for x in lines]
+    target = obj.__init__ if inspect.isclass(obj) and '__init__' in vars(obj) else obj
+    try: notes = docments(target)
+    except (TypeError, ValueError, OSError, SyntaxError, AttributeError): return
+    fields = [(k, ' '.join(v.split())) for k, v in notes.items() if isinstance(v, str) and k != 'self']
+    if fields: lines.append('')
+    lines += [f':return: {readable(v)}' if k == 'return' else f':param {k}: {readable(v)}' for k, v in fields]
+
+def setup(app): app.connect('autodoc-process-docstring', parameter_comments)
