@@ -7,7 +7,7 @@ __all__ = ['FRAMES', 'SPLIT_FRAMES', 'SUPPORTED', 'ADDED', 'UNSUPPORTED', 'SHARE
            'Writer', 'dice', 'concatenate', 'RuleWriter', 'describe_actions', 'allot', 'infer', 'has_link', 'fuse',
            'GrammarWriter', 'writer', 'au_prompt', 'caption_table']
 
-# %% ../nbs/api/synthesis.ipynb #396e80f5
+# %% ../nbs/api/synthesis.ipynb #1b45bf89
 import json
 import random
 import re
@@ -21,7 +21,7 @@ from .facs import AUS, EVIDENCE, NO_AU_CAPTION, WORDINGS, Wording, listing, pars
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../nbs/api/synthesis.ipynb #f3f024fa
+# %% ../nbs/api/synthesis.ipynb #54dc57cb
 class Writer(Protocol):
     "Whoever turns labels into text: a rule, our grammar, a language model."
     name: str
@@ -45,7 +45,7 @@ def dice(
     if isinstance(rng, random.Random): return rng
     return random.Random(int(rng.integers(2**62)) if hasattr(rng, "integers") else rng)
 
-# %% ../nbs/api/synthesis.ipynb #b4607b3b
+# %% ../nbs/api/synthesis.ipynb #feabd3a0
 def concatenate(
     au_text: str | None,  # an action caption; None where the rule says nothing
     emotion_text: str | None,  # an emotion caption
@@ -71,12 +71,12 @@ class RuleWriter:
         "Concatenation."
         return concatenate(au_text, emotion_text)
 
-# %% ../nbs/api/synthesis.ipynb #d6e99a92
+# %% ../nbs/api/synthesis.ipynb #6b2479e2
 FRAMES = ("The face shows {things}.", "This face has {things}.", "{Clauses}.", "The face shows {remarks}.", "{Things} can be seen.")
 SPLIT_FRAMES = ("{Clauses}. The face also shows {more_things}.", "The face shows {things}. Additionally, {more_clauses}.",
                 "With {remarks}, the face also has {more_things}.")
 
-# %% ../nbs/api/synthesis.ipynb #2913c5ba
+# %% ../nbs/api/synthesis.ipynb #ab8eb994
 def _slots(wordings: Sequence[Wording], prefix: str = "") -> dict[str, str]:
     texts = {f"{prefix}things": listing(w.nominal for w in wordings), f"{prefix}clauses": listing(w.clause for w in wordings),
              f"{prefix}remarks": listing(w.remark for w in wordings)}
@@ -87,7 +87,7 @@ def _words(aus: Iterable[int], rng: random.Random) -> list[Wording]:
     rng.shuffle(order)
     return [rng.choice(WORDINGS[a]) for a in order]
 
-# %% ../nbs/api/synthesis.ipynb #59cb8a7e
+# %% ../nbs/api/synthesis.ipynb #b63da47e
 def describe_actions(
     aus: Iterable[int],  # AU numbers, at least one
     rng: Any,  # source of chance, see `dice`
@@ -99,7 +99,7 @@ def describe_actions(
     cut = (len(words) + 1) // 2
     return rng.choice(SPLIT_FRAMES).format(**_slots(words[:cut]), **_slots(words[cut:], "more_"))
 
-# %% ../nbs/api/synthesis.ipynb #a316c33f
+# %% ../nbs/api/synthesis.ipynb #d6f4bc2b
 _OPEN_MOUTH = frozenset({25, 26, 27})
 
 @cache
@@ -120,7 +120,7 @@ def allot(
     used = {a for found in evidence.values() for a in found}
     return evidence, [a for a in claims if a not in used]
 
-# %% ../nbs/api/synthesis.ipynb #33389ba4
+# %% ../nbs/api/synthesis.ipynb #7c129481
 SUPPORTED = ("The face shows {emotion}, as seen in {things}.", "{Clauses}, which suggests {emotion}.", "{Things} {indicate} {emotion}.",
              "The face has {things}, indicating {emotion}.", "{Emotion} is inferred from {things}.")
 ADDED = ("The face also shows {things}.", "Additionally, {clauses}.")
@@ -131,7 +131,7 @@ _REST = "the eyes and mouth are relaxed, the forehead is smooth and the eyebrows
 CALM = (f"T{_REST[1:]}, which suggests {{emotion}}.", "The relaxed eyes and mouth and the smooth forehead indicate {emotion}.")
 UNCALM = (f"The face shows {{emotion}}, although {_REST}.", f"Although {_REST}, the face suggests {{emotion}}.")
 
-# %% ../nbs/api/synthesis.ipynb #aff20e6a
+# %% ../nbs/api/synthesis.ipynb #5a95e14f
 def _fill(frame: str, emotions: str, wordings: Sequence[Wording] = ()) -> str:
     verb = "indicate" if len(wordings) > 1 or any(w.plural for w in wordings) else "indicates"
     return frame.format(emotion=emotions, Emotion=emotions.capitalize(), indicate=verb, **(_slots(wordings) if wordings else {}))
@@ -151,7 +151,7 @@ def infer(
     if remainder: text.append(_fill(rng.choice(ADDED), "", _words(remainder, rng)))
     return " ".join(text)
 
-# %% ../nbs/api/synthesis.ipynb #6caff6e3
+# %% ../nbs/api/synthesis.ipynb #67e87532
 _LINK = re.compile(r"\b(?:as seen in|suggest(?:s|ed|ing|ive)?|indicat(?:e|es|ed|ing|ive)|infer(?:s|red)?|reveal(?:s|ing)?|point(?:s|ing)? to|"
                    r"because|due to|impl(?:y|ies|ying)|convey(?:s|ing)?|reflect(?:s|ing)?|although)\b")
 
@@ -162,7 +162,7 @@ def has_link(
     seen = parse(text)
     return seen.states_aus and seen.states_emotions and bool(_LINK.search(text.lower()))
 
-# %% ../nbs/api/synthesis.ipynb #1ce2a9c3
+# %% ../nbs/api/synthesis.ipynb #3d021f6b
 def fuse(
     au_text: str,  # an action caption, from labels or from AU-BLIP
     emotion_text: str,  # an emotion caption, from labels or from Emot-BLIP
@@ -200,7 +200,7 @@ def writer(
     if name not in known: raise ValueError(f"unknown writer {name!r}: expected one of {', '.join(known)}")
     return known[name]
 
-# %% ../nbs/api/synthesis.ipynb #8d517f6b
+# %% ../nbs/api/synthesis.ipynb #e7e0d6b8
 _AU_QUESTION = ("Describe briefly the facial actions or status of a face which contains {} in 1-9 sentences. "
                 "Do not describe the emotion or facial expressions, and do not mention 'AU' in the reply.")
 _AU_ANSWER = ("The face shows the outer eyebrows raised, forehead wrinkles, a wrinkled nose, a stretched lip, "
@@ -221,14 +221,9 @@ def au_prompt(
     return (f"{units}\nYou are currently acting as an AU description expert, and you should answer questions according to this example:\n"
             f'Question: "{ask([2, 4, 9, 20, 25])}"\nAnswer: "{_AU_ANSWER}"\nQuestion: {ask(wanted)}\nAnswer:')
 
-# %% ../nbs/api/synthesis.ipynb #6df5fa58
+# %% ../nbs/api/synthesis.ipynb #12889a96
 def _labels(value: Any) -> list[Any] | None:
-    return None if value is None or isinstance(value, float) or value is getattr(_pd(), "NA", ()) else list(value)
-
-@cache
-def _pd() -> Any:
-    import pandas
-    return pandas
+    return list(value) if hasattr(value, "__iter__") else None  # None, NaN and pandas.NA all mean "not annotated"
 
 def caption_table(
     records: "pd.DataFrame",  # records table: id, dataset, au_present, emotions are read
@@ -237,6 +232,8 @@ def caption_table(
     actions: Mapping[str, Sequence[str]] | None = None,  # record id -> action words, where known
 ) -> "pd.DataFrame":  # captions table, one row a caption
     "Captions of all labels in a records table; names the record whose label is not known."
+    import pandas as pd
+    from expblip.records import CAPTION_COLUMNS
     rows: list[dict[str, str]] = []
     def add(record: str, text: str, aspect: str, who: str) -> None:
         rows.append({"id": f"{record}/{aspect}/{who}", "record": record, "text": text, "aspect": aspect, "writer": who, "use": "label",
@@ -254,4 +251,4 @@ def caption_table(
                 add(record, text, "emotion", "rule")
         except ValueError as error:
             raise ValueError(f"record {record!r}: {error}") from None
-    return _pd().DataFrame(rows, columns=["id", "record", "text", "aspect", "writer", "use", "model", "provenance"])
+    return pd.DataFrame(rows, columns=list(CAPTION_COLUMNS))
