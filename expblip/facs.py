@@ -7,13 +7,13 @@ __all__ = ['AUS', 'EMOTIONS', 'COMPOUNDS', 'DRAWN_PROTOTYPES', 'EVIDENCE', 'RULE
            'AT_REST', 'AU', 'au', 'emotion', 'emotions_of', 'listing', 'rule_caption', 'emotion_caption', 'Wording',
            'phrase_table', 'Parsed', 'parse']
 
-# %% ../nbs/api/facs.ipynb #ea1122fe
+# %% ../nbs/api/facs.ipynb #29e5ee11
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-# %% ../nbs/api/facs.ipynb #9e3138c6
+# %% ../nbs/api/facs.ipynb #231c5b0e
 @dataclass(frozen=True)
 class AU:
     "One facial action unit: its number, official name, the paper's noun and verb forms, and what one sees."
@@ -30,7 +30,7 @@ class AU:
         first, *rest = self.verb.split()
         return " ".join([first + ("es" if first.endswith(("s", "sh", "ch")) else "s"), *rest])
 
-# %% ../nbs/api/facs.ipynb #64515434
+# %% ../nbs/api/facs.ipynb #14c4c541
 _AU_ROWS = (
     (1, "inner brow raiser", "inner brow raiser", "raise inner eyebrow", "frontalis, medial", "inner ends of the eyebrows go up"),
     (2, "outer brow raiser", "outer brow raiser", "raise outer eyebrow", "frontalis, lateral", "outer ends of the eyebrows go up"),
@@ -62,14 +62,14 @@ _AU_ROWS = (
 )
 AUS: dict[int, AU] = {row[0]: AU(*row) for row in _AU_ROWS}
 
-# %% ../nbs/api/facs.ipynb #848065be
+# %% ../nbs/api/facs.ipynb #201063d8
 def au(x: int | str) -> int:  # an AU as 12, "12" or "AU12"; returns its number
     "The number of an action unit, however it is written; ValueError if it is not one of the paper's 27."
     text = str(x).strip().lower().removeprefix("au").strip()
     if text.isdigit() and int(text) in AUS: return int(text)
     raise ValueError(f"unknown action unit {x!r}: expected one of {', '.join(map(str, AUS))} (as 12, '12' or 'AU12')")
 
-# %% ../nbs/api/facs.ipynb #480925fb
+# %% ../nbs/api/facs.ipynb #0192fb1c
 EMOTIONS = ("neutrality", "happiness", "sadness", "anger", "surprise", "fear", "disgust", "contempt")
 _ALIASES = {
     "neutrality": ("neutral",), "happiness": ("happy", "happily", "joy", "joyful"), "sadness": ("sad", "sadly", "unhappiness", "grief"),
@@ -86,7 +86,7 @@ def emotion(
     if found is None: raise ValueError(f"unknown emotion {name!r}: expected one of {', '.join(EMOTIONS)} (adjectives such as 'happy' are accepted)")
     return found
 
-# %% ../nbs/api/facs.ipynb #64b06ce4
+# %% ../nbs/api/facs.ipynb #be1ac6ed
 COMPOUNDS: dict[str, tuple[str, str]] = {
     "happily surprised": ("happiness", "surprise"), "happily disgusted": ("happiness", "disgust"), "sadly fearful": ("sadness", "fear"),
     "sadly angry": ("sadness", "anger"), "sadly surprised": ("sadness", "surprise"), "sadly disgusted": ("sadness", "disgust"),
@@ -100,7 +100,7 @@ def emotions_of(
     "The basic emotions a label stands for: one, or the two of a RAF-DB compound."
     return COMPOUNDS.get(str(name).strip().lower()) or (emotion(name),)
 
-# %% ../nbs/api/facs.ipynb #76eefe32
+# %% ../nbs/api/facs.ipynb #62a174ce
 DRAWN_PROTOTYPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "neutrality": ((), ()), "happiness": ((12, 25), (6,)), "sadness": ((4, 15), (1, 6, 11, 17)), "anger": ((4, 7, 24), (10, 17, 23)),
     "surprise": ((1, 2, 25, 26), (5,)), "fear": ((1, 4, 20, 25), (2, 5, 26)), "disgust": ((9, 10, 17), (4, 24)), "contempt": ((4, 14, 25), ()),
@@ -111,7 +111,7 @@ DRAWN_PROTOTYPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "disgustedly surprised": ((1, 2, 5, 10), (4, 9, 17, 24)),
 }
 
-# %% ../nbs/api/facs.ipynb #878d9e2d
+# %% ../nbs/api/facs.ipynb #1e119a96
 EVIDENCE: dict[str, tuple[frozenset[int], ...]] = {name: tuple(map(frozenset, sets)) for name, sets in {
     "neutrality": (), "happiness": ({6, 12}, {12}), "sadness": ({1, 4, 11, 15}, {1, 4, 15}, {6, 15}),
     "anger": ({4, 5, 7, 10, 22, 23, 25}, {4, 5, 7, 10, 23, 25}, {4, 5, 7, 23}, {4, 5, 7, 17, 23}, {4, 5, 7, 17, 24}, {4, 5, 7, 24}),
@@ -119,7 +119,7 @@ EVIDENCE: dict[str, tuple[frozenset[int], ...]] = {name: tuple(map(frozenset, se
     "disgust": ({9}, {9, 16}, {9, 17}, {10}, {10, 16}, {10, 17}), "contempt": ({12}, {14}),
 }.items()}
 
-# %% ../nbs/api/facs.ipynb #d90702ee
+# %% ../nbs/api/facs.ipynb #f6557f92
 RULE_OPENING = "It is a people who "
 
 def listing(
@@ -136,12 +136,12 @@ def rule_caption(
     numbers = sorted({au(a) for a in aus})
     return f"{RULE_OPENING}{listing(AUS[n].phrase for n in numbers)}." if numbers else None
 
-# %% ../nbs/api/facs.ipynb #b2ee61db
+# %% ../nbs/api/facs.ipynb #0deca492
 NO_AU_CAPTION = ("The eyes may be open and looking straight ahead, with the mouth closed or slightly open in a relaxed position. "
                  "The forehead may be relatively smooth with minimal wrinkles or creases. "
                  "The eyebrows may be in a natural position, not raised or furrowed.")
 
-# %% ../nbs/api/facs.ipynb #b49516c1
+# %% ../nbs/api/facs.ipynb #2f212b88
 ACTIONS = ("smiling", "laughing", "frowning", "crying", "shouting", "talking", "staring", "singing", "yawning", "grinning")
 
 def emotion_caption(
@@ -160,7 +160,7 @@ def emotion_caption(
     opening = f"The people is {listing(doing)}. " if doing else ""
     return f"{opening}The actions on the face show {listing(words)}."
 
-# %% ../nbs/api/facs.ipynb #ef79b0ff
+# %% ../nbs/api/facs.ipynb #d9e46f89
 @dataclass(frozen=True)
 class Wording:
     "One way to say one AU: as a thing, and as subject and state."
@@ -216,11 +216,11 @@ WORDINGS: dict[int, tuple[Wording, ...]] = {number: tuple(Wording(*triple) for t
     43: (("closed eyes", "eyes", "closed"), ("shut eyes", "eyes", "shut")),
 }.items()}
 
-# %% ../nbs/api/facs.ipynb #b8e3456e
+# %% ../nbs/api/facs.ipynb #c280cf67
 AT_REST = ("relaxed position", "natural position", "relaxed eyes", "eyes and mouth relaxed", "relaxed face", "face relaxed",
            "smooth forehead", "forehead smooth")
 
-# %% ../nbs/api/facs.ipynb #cee04e32
+# %% ../nbs/api/facs.ipynb #8b8934e6
 _FILLERS = ("the", "a", "an", "is", "are", "being", "be", "slightly", "somewhat", "his", "her", "their")
 
 def _key(phrase: str) -> str:
@@ -237,7 +237,7 @@ def phrase_table() -> dict[str, int | str]:  # phrase without small words -> AU 
         if known != meaning: raise ValueError(f"{phrase!r} means both {known} and {meaning}")
     return table
 
-# %% ../nbs/api/facs.ipynb #5f06eed2
+# %% ../nbs/api/facs.ipynb #52f5a4e5
 def _tree(phrases: Iterable[str]) -> str:
     heads: dict[str, list[str]] = {}
     for p in phrases:
@@ -255,7 +255,7 @@ def _parser() -> tuple[re.Pattern[str], dict[str, int | str]]:
     table = phrase_table()
     return re.compile(r"\b" + _tree(table)), table
 
-# %% ../nbs/api/facs.ipynb #0a80678d
+# %% ../nbs/api/facs.ipynb #bdafe901
 @dataclass(frozen=True)
 class Parsed:
     "What a caption states."

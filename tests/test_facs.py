@@ -48,8 +48,8 @@ def test_two_aus_may_not_share_a_phrase(monkeypatch):
     with pytest.raises(ValueError, match="means both 5 and 10"): facs.phrase_table()
 
 
-@pytest.mark.parametrize("slip", [str.upper, lambda t: t.rstrip("."), lambda t: f"{t} {t}", lambda t: t.replace(",", " ,"), lambda t: t.replace(" ", "  "),
-                                  lambda t: t + " raises inner"])
+@pytest.mark.parametrize("slip", [str.upper, lambda t: t.rstrip("."), lambda t: f"{t} {t}", lambda t: t.replace(",", " ,"),
+                                  lambda t: t.replace(" ", "  "), lambda t: t + " raises inner"])
 def test_slips_of_a_model_do_not_change_the_reading(slip):
     chance = random.Random(0)
     for _ in range(100):
@@ -58,7 +58,8 @@ def test_slips_of_a_model_do_not_change_the_reading(slip):
 
 
 @pytest.mark.parametrize("text,aus", [
-    ("the lips are pressed together", {24}), ("the lips are being slightly tightened", {23}), ("the lip corners are tightened", {14}), ("her lids are tightened", {7}),
+    ("the lips are pressed together", {24}), ("the lips are being slightly tightened", {23}), ("the lip corners are tightened", {14}),
+    ("her lids are tightened", {7}),
     ("a raised upper lip", {10}), ("the upper lids raised", {5}), ("the eyes are narrowed", {7}), ("the narrowed lips", {23}), ("upper lip", set()),
     ("raised, inner eyebrows", set()), ("praises inner eyebrow", set()), ("", set()), ("drop jaws", set())])
 def test_neighbours_stay_apart(text, aus):
@@ -96,7 +97,8 @@ def test_prototypes_name_known_aus_only():
 
 
 @pytest.mark.parametrize("call,words", [
-    (lambda: facs.au(13), "unknown action unit 13"), (lambda: facs.au("AUx"), "unknown action unit 'AUx'"), (lambda: facs.rule_caption([1, 99]), "unknown action unit 99"),
+    (lambda: facs.au(13), "unknown action unit 13"), (lambda: facs.au("AUx"), "unknown action unit 'AUx'"),
+    (lambda: facs.rule_caption([1, 99]), "unknown action unit 99"),
     (lambda: facs.emotion("hungry"), "unknown emotion 'hungry'.*contempt"), (lambda: facs.emotion_caption(["joyless"]), "unknown emotion"),
     (lambda: facs.emotion_caption([]), "at least one"), (lambda: facs.emotion_caption("fear", ["juggling"]), "unknown action 'juggling'"),
     (lambda: facs.emotion_caption("fear", template="long"), "unknown template 'long'")])
