@@ -6,7 +6,7 @@
 __all__ = ['GraphError', 'notebook_cells', 'notebook_parameters', 'type_fault', 'parse_override', 'Instance', 'read_graph',
            'expand', 'check', 'select']
 
-# %% ../nbs/api/graph.ipynb #0f0a4104
+# %% ../nbs/api/graph.ipynb #197baef0
 import ast
 import difflib
 import fnmatch
@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-# %% ../nbs/api/graph.ipynb #88321de6
+# %% ../nbs/api/graph.ipynb #2a0c82df
 class GraphError(ValueError):
     "The graph file, a parameter or a target is wrong; the message lists every fault found."
 
@@ -61,7 +61,7 @@ def notebook_parameters(
         found[name] = value, kind or ("" if value is None else type(value).__name__)
     return found
 
-# %% ../nbs/api/graph.ipynb #2480a2ab
+# %% ../nbs/api/graph.ipynb #74a8f473
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,), "dict": (dict,), "tuple": (list,), "None": (type(None),)}
 
@@ -79,7 +79,7 @@ def type_fault(
             return ""
     return f"needs {kind}, got {value!r} ({type(value).__name__})"
 
-# %% ../nbs/api/graph.ipynb #55b537b3
+# %% ../nbs/api/graph.ipynb #d1d66a6c
 def parse_override(
     text: str,  # "stage.knob=value" or "stage-instance.knob=value"
 ) -> tuple[str, str, Any]:  # stage or instance label, knob, value
@@ -95,7 +95,7 @@ def parse_override(
     except yaml.YAMLError:
         return label, knob, raw
 
-# %% ../nbs/api/graph.ipynb #8e6aaad2
+# %% ../nbs/api/graph.ipynb #8970467a
 _KEYS = {"notebook", "scope", "foreach", "params", "inputs", "needs", "reads", "outs"}
 
 
@@ -114,6 +114,7 @@ class Instance:
     reads: list[str] = field(default_factory=list)  # outside files or patterns
     outs: list[str] = field(default_factory=list)  # patterns of what others read; [] = every file
     out: str = ""  # its folder, relative to the root
+    places: list[str] = field(default_factory=lambda: ["out"])  # parameters that name folders of the run: passed, not compared
 
 
 def read_graph(
@@ -128,7 +129,7 @@ def read_graph(
         raise GraphError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(graph, dict) or not isinstance(graph.get("stages"), dict):
         raise GraphError(f"{path}: needs a mapping `stages:`.")
-    faults = [f"unknown key {key!r}" for key in graph if key not in {"stages", "default", "package", "shortcuts", "preload"}]
+    faults = [f"unknown key {key!r}" for key in graph if key not in {"stages", "default", "package", "shortcuts", "preload", "rules"}]
     for name, stage in graph["stages"].items():
         if not isinstance(stage, dict) or "notebook" not in stage:
             faults.append(f"stage {name}: needs `notebook:`")
@@ -140,12 +141,14 @@ def read_graph(
         raise GraphError(f"{path}: " + "; ".join(faults))
     return graph
 
-# %% ../nbs/api/graph.ipynb #6ee9ae41
+# %% ../nbs/api/graph.ipynb #82da6a44
 def _chosen(value: Any, variables: Mapping[str, Any], keys: set[str]) -> Any:
-    "A mapping from `foreach` values to the value of this instance; anything else as it is."
+    "A mapping from `foreach` values to the value of this instance, `{variable}` filled in; anything else as it is."
     if keys and isinstance(value, Mapping) and value and {str(key) for key in value} <= keys | {"default"}:
         table = {str(key): item for key, item in value.items()}
-        return next((table[str(v)] for v in variables.values() if str(v) in table), table.get("default"))
+        value = next((table[str(v)] for v in variables.values() if str(v) in table), table.get("default"))
+    if isinstance(value, str):
+        value = re.sub(r"\{(\w+)\}", lambda found: str(variables.get(found[1], found[0])), value)
     return value
 
 
@@ -176,6 +179,9 @@ def expand(
                 listed = lambda key: list(map(str, entry.get(key) or []))  # noqa: B023, E731
                 found[name] = Instance(name, stage, label, seed, entry["notebook"], {**basis, **params}, out=out)
                 found[name].reads, found[name].outs = listed("reads"), listed("outs")
+                for key in [key for key, value in params.items() if isinstance(value, str) and "{run}" in value]:
+                    found[name].params[key] = params[key].replace("{run}", f"{outputs}/{run}")
+                    found[name].places.append(key)
                 wanted[name] = pick(entry.get("inputs")), listed("needs")
     faults = _override(found, overrides) + _connect(found, wanted)
     if faults:
@@ -215,17 +221,12 @@ def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str,
                 continue
             labels = value if isinstance(value, list) else [value]
             me.inputs[parameter] = hits = [hit for label in labels for hit in resolve(str(label))]
+            me.places.append(parameter)
             several = isinstance(value, list) or "*" in str(value) or (me.seed is None and any(found[hit].seed is not None for hit in hits))
             me.params[parameter] = [found[hit].out for hit in hits] if several else found[hits[0]].out if hits else ""
         waits = [hit for hits in me.inputs.values() for hit in hits] + [hit for label in needs for hit in resolve(label)]
         me.needs = list(dict.fromkeys(waits))
-        values = {key: value for key, value in me.params.items() if isinstance(value, (str, int, float))}
-        me.reads = [pattern for pattern in (_filled(pattern, values) for pattern in me.reads) if pattern]
     return faults
-
-
-def _filled(pattern: str, values: Mapping[str, Any]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], "")), pattern)
 
 
 def _labels(instances: Iterable[Instance]) -> set[str]:
@@ -253,7 +254,7 @@ def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
             chain[need] = max(chain[need], chain[name] + 1)
     return {name: found[name] for name in sorted(order, key=lambda name: -chain[name])}
 
-# %% ../nbs/api/graph.ipynb #34413831
+# %% ../nbs/api/graph.ipynb #53ec2e98
 def check(
     instances: Mapping[str, Instance],  # what would run
     root: str | Path = ".",  # the project's folder
@@ -272,6 +273,9 @@ def check(
         known, before = declared[instance.notebook], len(faults)
         for name in [name for name in ("scale", "seed", "device") if name not in known]:
             instance.params.pop(name, None)
+        values = {name: default for name, (default, _) in known.items()} | instance.params
+        instance.reads = [re.sub(r"\{(\w+)\}", lambda found: str(values.get(found[1]) or ""), pattern) for pattern in instance.reads]  # noqa: B023
+        instance.reads = [pattern for pattern in instance.reads if pattern]
         for name, value in instance.params.items():
             if name not in known:
                 faults[f"{instance.label}.{name}: {instance.notebook} has no such parameter{_near(name, known)}"] = None
@@ -279,7 +283,7 @@ def check(
                 faults[f"{instance.label}.{name}: {fault}"] = None
         if rules is not None and len(faults) == before:
             try:
-                rules(instance.stage, {key: value for key, value in instance.params.items() if key not in {*instance.inputs, "out"}})
+                rules(instance.stage, {key: value for key, value in instance.params.items() if key not in instance.places})
             except ValueError as error:
                 faults[f"{instance.label}: {error}"] = None
     if faults:

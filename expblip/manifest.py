@@ -6,7 +6,7 @@
 __all__ = ['UNCOMPARED', 'code_hash', 'module_hashes', 'file_states', 'output_names', 'content_hash', 'outside_files',
            'read_manifest', 'current', 'stale', 'environment', 'write_manifest']
 
-# %% ../nbs/api/manifest.ipynb #4a2ac32c
+# %% ../nbs/api/manifest.ipynb #dd28a920
 import ast
 import fnmatch
 import glob
@@ -24,7 +24,7 @@ from typing import Any
 from .graph import Instance, notebook_cells
 from .io import read_json, sha256_file, write_json
 
-# %% ../nbs/api/manifest.ipynb #60720844
+# %% ../nbs/api/manifest.ipynb #dee3de38
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -35,7 +35,7 @@ def code_hash(
     "SHA-256 of the code cells of a notebook, in order."
     return _digest([source for cell in notebook_cells(notebook) if (source := cell["source"].rstrip())])
 
-# %% ../nbs/api/manifest.ipynb #1202e191
+# %% ../nbs/api/manifest.ipynb #f87d678c
 def _imports(source: str, package: str, module: str = "") -> set[str]:
     "Dotted names of the package's modules that a source may import."
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
@@ -84,7 +84,7 @@ def module_hashes(
         waiting |= imported
     return dict(sorted(found.items()))
 
-# %% ../nbs/api/manifest.ipynb #c5f54789
+# %% ../nbs/api/manifest.ipynb #b066fa2a
 def file_states(
     folder: str | Path,  # where the names are relative to
     names: Iterable[str],  # file names
@@ -122,7 +122,7 @@ def content_hash(
     "One hash for names and contents of several files; times do not count."
     return _digest({name: state["sha256"] for name, state in states.items()})
 
-# %% ../nbs/api/manifest.ipynb #a3b25fcf
+# %% ../nbs/api/manifest.ipynb #de920578
 def outside_files(
     patterns: Iterable[str],  # paths, patterns or folders, relative to the root or absolute
     root: str | Path = ".",  # the project's folder
@@ -147,8 +147,8 @@ def _images(table: Path) -> list[str]:
             return []
         return [str(table.parent / row["image"]) for row in rows if row["image"]]
 
-# %% ../nbs/api/manifest.ipynb #3a985a1a
-UNCOMPARED = {"out", "device"}  # parameters that are recorded, not compared
+# %% ../nbs/api/manifest.ipynb #35fc1a08
+UNCOMPARED = {"device"}  # besides folders of the run: recorded, not compared
 
 
 def read_manifest(
@@ -179,7 +179,7 @@ def current(
     key = {
         "code": code_hash(root / instance.notebook),
         "modules": module_hashes(root / instance.notebook, root / package),
-        "params": {name: value for name, value in instance.params.items() if name not in UNCOMPARED | set(instance.inputs)},
+        "params": {name: value for name, value in instance.params.items() if name not in UNCOMPARED | set(instance.places)},
         "wiring": dict(instance.inputs),
         "inputs": inputs,
         "reads": {name: state["sha256"] for name, state in reads.items()},
@@ -218,7 +218,7 @@ def _difference(name: str, old: Any, new: Any) -> str:
         return f"{ {'modules': 'module', 'params': 'parameter', 'inputs': 'input', 'reads': 'file'}.get(name, name)} {', '.join(changed[:3])} changed"
     return f"{name} changed"
 
-# %% ../nbs/api/manifest.ipynb #0b14c98d
+# %% ../nbs/api/manifest.ipynb #8cb07a23
 def environment(
     root: str | Path = ".",  # the project's folder
 ) -> dict[str, Any]:  # commit (with "+" when files differ from it), versions, machine
@@ -250,7 +250,7 @@ def write_manifest(
     "Hash the outputs and write `manifest.json`; FileNotFoundError names a declared output that the notebook did not write."
     folder = Path(root) / instance.out
     for pattern in instance.outs:
-        if not output_names(folder, [pattern]):
+        if not set(pattern) & set("*?[") and not (folder / pattern).is_file():
             raise FileNotFoundError(f"{instance.name}: the notebook ended without writing {pattern} into {instance.out}")
     outputs = file_states(folder, output_names(folder, instance.outs))
     manifest = {"instance": instance.name, "stage": instance.stage, "notebook": instance.notebook, "all_params": instance.params, **beside}

@@ -1,0 +1,325 @@
+"""The pipeline on throw-away notebooks: freshness rule by rule, failures of every kind, kill -9, parallel branches, one lock."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from expblip.graph import GraphError, expand, notebook_parameters, read_graph
+from expblip.manifest import read_manifest, stale
+from expblip.pipeline import main, run
+from expblip.runs import RunLock, plan
+
+GRAPH = """
+package: pkg
+stages:
+  start: {notebook: start.ipynb, scope: shared, reads: ["{table}"], outs: [n.txt]}
+  left: {notebook: step.ipynb, inputs: {before: start}, outs: [n.txt]}
+  right: {notebook: step.ipynb, params: {add: 10}, inputs: {before: start}, outs: [n.txt]}
+  total: {notebook: total.ipynb, scope: shared, inputs: {parts: [left, right]}, outs: [n.txt]}
+"""
+START = ["from pkg.helper import one", "open(f'{out}/n.txt', 'w').write(str(one() * n))"]
+STEP = ["n = int(open(f'{before}/n.txt').read()) + add", "open(f'{out}/n.txt', 'w').write(str(n))"]
+TOTAL = ["n = sum(int(open(f'{part}/n.txt').read()) for part in parts)", "open(f'{out}/n.txt', 'w').write(str(n))"]
+
+
+def notebook(path: Path, parameters: str, code: list[str], prose: str = "# A stage") -> None:
+    cell = lambda kind, source: {"cell_type": kind, "source": source, "metadata": {}} | ({"outputs": [], "execution_count": None} if kind == "code" else {})
+    cells = [cell("markdown", prose), cell("code", parameters), *(cell("code", source) for source in code)]
+    cells[1]["metadata"]["tags"] = ["parameters"]
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}))
+
+
+def make(root: Path) -> Path:
+    (root / "pkg").mkdir(parents=True)
+    (root / "settings.ini").write_text("[DEFAULT]\n")
+    (root / "pipeline.yaml").write_text(GRAPH)
+    (root / "pkg" / "__init__.py").write_text("")
+    (root / "pkg" / "helper.py").write_text("from .deep import value\n\n\ndef one():\n    return value\n")
+    (root / "pkg" / "deep.py").write_text("value = 1\n")
+    (root / "pkg" / "unused.py").write_text("x = 1\n")
+    (root / "table.csv").write_text("image\na.jpg\n")
+    (root / "a.jpg").write_bytes(b"first")
+    notebook(root / "start.ipynb", "scale = ''\nout = ''\nn: int = 2  # a number\ntable = 'table.csv'", START)
+    notebook(root / "step.ipynb", "out = ''\nbefore = ''\nadd = 1\nseed = 0", STEP)
+    notebook(root / "total.ipynb", "out = ''\nparts = ['']", TOTAL)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, shared by the tests that only ask what would be stale."""
+    root = make(tmp_path_factory.mktemp("project"))
+    work = plan("demo", "smoke", root=root)
+    assert run(work) == 0 and set(work.done.values()) == {"done"}
+    return root
+
+
+@pytest.fixture
+def project(tmp_path):
+    return make(tmp_path / "project")
+
+
+def reasons(root: Path, **options) -> dict[str, str]:
+    work = plan(options.pop("name", "demo"), options.pop("scale", "smoke"), root=root, **options)
+    found = {name.split("/")[1]: stale(instance, work.instances, root, "pkg") for name, instance in work.instances.items()}
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def touched(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.utime(path, ns=(time.time_ns(), time.time_ns()))
+
+
+def test_result_and_manifest(finished):
+    assert (finished / "outputs/demo/shared/total/n.txt").read_text() == str((2 + 1) + (2 + 10))
+    manifest = read_manifest(finished / "outputs/demo/seed0/left")
+    assert manifest["all_params"]["before"] == "outputs/demo/shared/start" and manifest["seconds"] > 0 and manifest["cpu_seconds"] > 0
+    assert {"commit", "versions", "machine", "device", "seed", "started", "peak_mib"} <= set(manifest)
+    assert set(read_manifest(finished / "outputs/demo/shared/start")["key"]["modules"]) == {"pkg.helper", "pkg.deep"}
+    assert not list((finished / "outputs").rglob("*running*"))
+
+
+def test_second_run_does_no_work(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (finished / "outputs/demo").rglob("n.txt")}
+    work = plan("demo", "smoke", root=finished)
+    assert run(work) == 0 and set(work.done.values()) == {"fresh"}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert "0 of 4 stages ran" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "file, content, expected",
+    [
+        ("pkg/deep.py", "value = 3\n", {"start": "module pkg.deep changed"}),
+        ("pkg/deep.py", '"Better words."\nvalue = 1  # one\n', {}),
+        ("pkg/unused.py", "x = 2\n", {}),
+        ("table.csv", "image\na.jpg\n\n", {"start": "file table.csv changed"}),
+        ("table.csv", "image\na.jpg\n", {}),
+        ("a.jpg", b"other", {"start": "file a.jpg changed"}),
+        ("outputs/demo/shared/start/n.txt", "7", {"start": "output n.txt is changed"}),
+        ("outputs/demo/shared/start/n.txt", "2", {}),
+        ("outputs/demo/shared/start/other.txt", "not declared", {}),
+    ],
+)
+def test_what_makes_stale(finished, file, content, expected):
+    path = finished / file
+    old = path.read_bytes() if path.exists() else None
+    touched(path, content)
+    try:
+        assert reasons(finished) == expected
+    finally:
+        path.unlink() if old is None else touched(path, old)
+    assert reasons(finished) == {}
+
+
+def test_notebook_edits(finished):
+    path = finished / "step.ipynb"
+    old = path.read_text()
+    notebook(path, "out = ''\nbefore = ''\nadd = 1\nseed = 0", STEP, prose="# Other words, and more of them")
+    assert reasons(finished) == {}
+    notebook(path, "out = ''\nbefore = ''\nadd = 1\nseed = 0", [STEP[0], STEP[1] + "\nprint(n)"])
+    assert reasons(finished) == {"left": "code changed", "right": "code changed"}
+    path.write_text(old)
+
+
+def test_parameters_and_lost_outputs(finished):
+    assert reasons(finished, overrides=["right.add=11"]) == {"right": "parameter add changed"}
+    assert reasons(finished, scale="tiny") == {"start": "parameter scale changed"}
+    assert reasons(finished, device="cpu") == {}
+    assert set(reasons(finished, name="fresh-folder")) == {"start", "left", "right", "total"}
+    lost = finished / "outputs/demo/seed0/left/n.txt"
+    text, times = lost.read_text(), lost.stat()
+    lost.unlink()
+    assert reasons(finished) == {"left": "output n.txt is missing"}
+    lost.write_text(text)
+    os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_renamed_run_folder_stays_fresh(finished):
+    (finished / "outputs/demo").rename(finished / "outputs/moved")
+    assert reasons(finished, name="moved") == {}
+    (finished / "outputs/moved").rename(finished / "outputs/demo")
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("left.ad=1", r"left.ad: step.ipynb has no such parameter \(did you mean 'add'\?\)"),
+        ("left.add=many", r"left.add: needs int, got 'many' \(str\)"),
+        ("left.add=true", r"needs int, got True"),
+        ("lefd.add=1", r"no stage or instance 'lefd' \(did you mean 'left'\?\)"),
+        ("add=1", r"write it as stage.knob=value"),
+    ],
+)
+def test_parameters_are_refused_before_anything_runs(project, override, message):
+    with pytest.raises(GraphError, match=message):
+        plan("demo", "smoke", overrides=[override], root=project)
+    assert not (project / "outputs").exists()
+
+
+def test_rules_of_the_configuration(project):
+    text = (project / "pipeline.yaml").read_text()
+    (project / "pipeline.yaml").write_text("rules: expblip.config:check_params\n" + text.replace("start:", "lm:", 1).replace("before: start", "before: lm"))
+    with pytest.raises(GraphError, match="unknown stage 'left'"):
+        plan("demo", "smoke", root=project)
+
+
+def test_graph_faults(project):
+    (project / "pipeline.yaml").write_text("stages: {a: {notebook: start.ipynb, needs: [b]}, b: {notebook: start.ipynb, needs: [a]}}")
+    with pytest.raises(GraphError, match="in a circle: seed0/a, seed0/b"):
+        plan(root=project)
+    (project / "pipeline.yaml").write_text("stages: {a: {notebook: start.ipynb, neds: [b]}}")
+    with pytest.raises(GraphError, match="unknown key 'neds'"):
+        plan(root=project)
+    (project / "pipeline.yaml").write_text("stages: {a: {notebook: none.ipynb}}")
+    with pytest.raises(GraphError, match="no such notebook"):
+        plan(root=project)
+
+
+def test_only_exactly_the_dependants_rerun(finished):
+    work = plan("demo", "smoke", overrides=["right.add=20"], root=finished)
+    assert run(work) == 0
+    assert work.done == {"shared/start": "fresh", "seed0/left": "fresh", "seed0/right": "done", "shared/total": "done"}
+    work = plan("demo", "smoke", root=finished)
+    assert run(work) == 0 and work.done["shared/total"] == "done"
+
+
+ENDS = {
+    "error": ("raise ValueError('the loss is not finite')", "ValueError: the loss is not finite"),
+    "exit 0": ("import sys; sys.exit(0)", "sys.exit"),
+    "exit 1": ("import sys; sys.exit(1)", "SystemExit: 1"),
+    "dead kernel": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "the kernel died"),
+    "memory": ("raise MemoryError()", "MemoryError"),
+    "no output": ("import os; os.remove(f'{out}/n.txt')", "without writing n.txt"),
+}
+
+
+def test_failures(project, capsys):
+    """Each kind of bad end, side by side: the notebook shows it, dependants are skipped, the independent branch goes on."""
+    stages = "".join(f"  bad{k}: {{notebook: bad{k}.ipynb, outs: [n.txt]}}\n" for k in range(len(ENDS)))
+    stages += f"  after: {{notebook: total.ipynb, scope: shared, inputs: {{parts: [{', '.join(f'bad{k}' for k in range(len(ENDS)))}]}}}}\n"
+    (project / "pipeline.yaml").write_text("package: pkg\nstages:\n" + stages + "  good: {notebook: start.ipynb, outs: [n.txt]}\n")
+    for k, (code, _) in enumerate(ENDS.values()):
+        notebook(project / f"bad{k}.ipynb", "out = ''", ["open(f'{out}/n.txt', 'w').write('1')", code])
+    work = plan("demo", "smoke", root=project)
+    assert run(work) == 1
+    assert work.done["seed0/good"] == "done" and work.done["shared/after"] == "skipped"
+    printed = capsys.readouterr().out
+    for k, (_, message) in enumerate(ENDS.values()):
+        folder = project / f"outputs/demo/seed0/bad{k}"
+        assert work.done[f"seed0/bad{k}"] == "failed" and message in work.problems[f"seed0/bad{k}"]
+        assert not (folder / "manifest.json").exists() and not (folder / "notebook.ipynb").exists()
+        assert f"FAILED seed0/bad{k}" in printed
+        if message != "without writing n.txt":
+            cells = json.loads((folder / "notebook.failed.ipynb").read_text())["cells"]
+            assert any(output["output_type"] == "error" for cell in cells for output in cell.get("outputs", []))
+
+
+def test_resume_after_a_failure_runs_only_the_rest(project):
+    notebook(project / "total.ipynb", "out = ''\nparts = ['']", ["1 / 0"])
+    assert run(plan("demo", "smoke", root=project)) == 1
+    notebook(project / "total.ipynb", "out = ''\nparts = ['']", TOTAL)
+    work = plan("demo", "smoke", root=project)
+    assert run(work) == 0 and [name for name, state in work.done.items() if state == "done"] == ["shared/total"]
+    assert not (project / "outputs/demo/shared/total/notebook.failed.ipynb").exists()
+
+
+def command(root: Path, *words: str) -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    call = [sys.executable, "-m", "expblip.pipeline", "run", "--run", "demo", "--scale", "smoke", *words]
+    return subprocess.Popen(call, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_kill_nine_then_resume(project):
+    """The command is killed while `left` sleeps: its kernel dies too, `start` stays, the next run does the rest."""
+    (project / "pipeline.yaml").write_text("preload: [decimal]\n" + GRAPH)
+    sleepy = "import os, time, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(0 if os.path.exists('awake') else 60)"
+    notebook(project / "step.ipynb", "out = ''\nbefore = ''\nadd = 1\nseed = 0", [sleepy, *STEP])
+    process = command(project, "-n", "1")
+    deadline = time.monotonic() + 40
+    while not (project / "pid").exists() or not (project / "pid").read_text():
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.05)
+    with pytest.raises(GraphError, match="another pipeline command"):
+        RunLock(project / "outputs/demo").__enter__()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kernel = int((project / "pid").read_text())
+    while alive(kernel):
+        assert time.monotonic() < deadline, "the kernel outlived the command"
+        time.sleep(0.05)
+    (project / "awake").touch()
+    work = plan("demo", "smoke", root=project)
+    assert run(work) == 0
+    assert work.done == {"shared/start": "fresh", "seed0/left": "done", "seed0/right": "done", "shared/total": "done"}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z" if Path("/proc").exists() else os.kill(pid, 0) is None
+    except OSError:
+        return False
+
+
+def test_branches_overlap_and_progress_is_shown(project, capsys):
+    """`left` waits for `right` and the other way round: only side by side can both end."""
+    meet = (
+        "import os, time\nopen(f'met-{add}', 'w').close()\nend = time.time() + 30\n"
+        "open(os.environ['EXPBLIP_PROGRESS'], 'w').write(f'waiting {add}')\n"
+        "while len([name for name in os.listdir() if name.startswith('met-')]) < 2:\n    assert time.time() < end, 'alone'\n    time.sleep(0.02)\n"
+        "time.sleep(0.6)"
+    )
+    notebook(project / "step.ipynb", "out = ''\nbefore = ''\nadd = 1\nseed = 0", [meet, *STEP])
+    work = plan("demo", "smoke", workers=2, root=project)
+    assert run(work, progress_every=0.1) == 0
+    assert "seed0/left: waiting 1" in capsys.readouterr().out
+
+
+def test_resume_folder_survives_only_for_the_same_work(project):
+    code = "import os, pathlib\npathlib.Path(f'{out}/resume').mkdir(exist_ok=True)\nseen = os.listdir(f'{out}/resume')\npathlib.Path(f'{out}/resume/step-3').touch()"
+    notebook(project / "start.ipynb", "out = ''\nn = 2", [code, "assert seen, 'first time'", "open(f'{out}/n.txt', 'w').write('1')"])
+    first = lambda *words: run(plan("demo", "smoke", only=["start"], overrides=words, root=project))
+    assert first("start.n=3") == 1
+    assert first("start.n=4") == 1
+    assert first("start.n=4") == 0
+
+
+def test_foreach_seeds_and_own_folders(project):
+    (project / "pipeline.yaml").write_text(
+        "stages:\n  data: {notebook: start.ipynb, scope: shared}\n"
+        "  step: {notebook: step.ipynb, foreach: {model: [au, exp]}, params: {add: {au: 1, exp: 2}}, inputs: {before: {au: data, exp: step-au}}}\n"
+        "  report: {notebook: total.ipynb, scope: shared, inputs: {parts: 'step-*'}}\n"
+    )
+    found = expand(read_graph(project / "pipeline.yaml"), "r", seeds=[0, 2], overrides=[("step-exp", "add", 5), ("step", "add", 4)])
+    assert found["seed2/step-exp"].params["add"] == 5 and found["seed2/step-au"].params["add"] == 4
+    assert found["seed2/step-exp"].params["before"] == "outputs/r/seed2/step-au" and found["seed2/step-exp"].params["seed"] == 2
+    assert len(found["shared/report"].params["parts"]) == 4
+    own = expand(read_graph(project / "pipeline.yaml"), overrides=[("step-exp", "before", "outputs/old/seed0/step-au")])
+    assert own["seed0/step-exp"].needs == [] and "outputs/old/seed0/step-au" in own["seed0/step-exp"].reads
+
+
+def test_parameters_cell_must_be_literal(project):
+    notebook(project / "bad.ipynb", "out = ''\nn = len('x')", [])
+    with pytest.raises(GraphError, match="only `name = literal`"):
+        notebook_parameters(project / "bad.ipynb")
+
+
+def test_command_line(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert main(["run", "--run", "demo", "-p", "left.ad=1"]) == 2
+    assert "did you mean 'add'" in capsys.readouterr().err
+    assert main(["graph"]) == 0 and "seed0/left" in capsys.readouterr().out
+    assert main(["status", "--run", "demo"]) == 1 and "never run" in capsys.readouterr().out
+
+
+def test_the_real_graph_holds_together():
+    root = Path(__file__).resolve().parents[1]
+    found = expand(read_graph(root / "pipeline.yaml"), "r", "smoke", [0, 1, 2])
+    assert {"shared/data", "seed0/step1-au", "seed2/step2-exp", "seed1/caption-blip2", "seed0/metrics", "shared/report"} <= set(found)
+    assert all(need in found for instance in found.values() for need in instance.needs)
