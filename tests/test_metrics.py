@@ -25,7 +25,8 @@ GOLDEN = [  # caption, references, METEOR 1.5, ROUGE-L of COCO
 
 def test_published_scores_in_one_call():
     ids = [str(i) for i in range(len(GOLDEN))]
-    table = pd.DataFrame({"record": [*ids, "none"], "text": [row[0] for row in GOLDEN] + ["no reference"], "model": "any"}, index=range(10, 11 + len(ids)))
+    texts = [row[0] for row in GOLDEN] + ["no reference"]
+    table = pd.DataFrame({"record": [*ids, "none"], "text": texts, "model": "any"}, index=range(10, 10 + len(texts)))
     path = os.environ["PATH"]
     scored = metrics.score_captions(table, dict(zip(ids, (row[1] for row in GOLDEN))))
     assert os.environ["PATH"] == path

@@ -1,10 +1,11 @@
 """Linear probes against scikit-learn, on masked labels and on the position question."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from expblip.probes import READINGS, fit_probes, linear_probe, probe_loss, read_features
+from expblip.probes import READINGS, fit_probes, linear_probe, probe_loss, probe_tasks, read_features, run_task, task_labels
 
 torch.set_num_threads(1)
 
@@ -85,3 +86,28 @@ def test_what_is_refused():
         fit_probes(torch.zeros(3, 2), np.zeros((2, 1)))
     with pytest.raises(ValueError, match="no test images"):
         linear_probe((torch.zeros(3, 2), np.zeros((3, 1))), (torch.zeros(0, 2), np.zeros((0, 1))))
+
+
+def test_tasks_and_names_of_a_run():
+    """Names follow the tables; unlabelled images and several emotions are left out; no test images means no result."""
+    rng = np.random.default_rng(7)
+    n = 90
+    frame = pd.DataFrame({"id": [f"r{i}" for i in range(n)], "split": np.resize(["train", "test", "val"], n)})
+    frame["dataset"] = ["drawn-bp4d"] * 45 + ["drawn-affectnet"] * 45
+    frame["au_present"] = pd.Series([[12] if i % 2 else [] for i in range(45)] + [None] * 45, dtype=object)
+    frame["au_absent"] = pd.Series([[4] if i % 2 else [4, 12] for i in range(45)] + [None] * 45, dtype=object)
+    feelings = [None] * 45 + [["fear"] if i % 2 else ["anger"] for i in range(44)] + [["fear", "anger"]]
+    frame["emotions"] = pd.Series(feelings, dtype=object)
+    tasks = probe_tasks(frame)
+    assert [(task.table, task.dataset) for task in tasks] == [("table3", "drawn-bp4d"), ("table3", "drawn-affectnet")]
+    signal = np.arange(n) % 2
+    noise = torch.tensor(rng.normal(size=(2, n, 2, 3)))
+    grids = {"image_encoder": (noise[0] + 4 * torch.tensor(signal)[:, None, None]).half(), "qformer": noise[1].half()}
+    rows = [row for task in tasks for row in run_task(task, frame, frame[["id"]], grids, "exp")]
+    values = {row["name"]: row["value"] for row in rows}
+    assert values["table3/exp/image_encoder/pooled/AU12"] > 0.9 > values["table3/exp/qformer/pooled/AU12"]
+    assert values["table3/exp/image_encoder/flattened/emotion_accuracy"] > 0.9 and "table3/exp/image_encoder/pooled/AU1" not in values
+    assert task_labels(tasks[1], frame)[0].sum() == 44
+    assert run_task(tasks[0], frame, frame[["id"]][45:], {"qformer": grids["qformer"][45:]}, "exp") == []
+    with pytest.raises(ValueError, match="90 rows for 45 records"):
+        run_task(tasks[0], frame, frame[["id"]][45:], grids, "exp")
