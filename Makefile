@@ -6,9 +6,13 @@ SEEDS ?= 1
 RUN   ?= $(SCALE)
 DATA  ?=
 P     ?=
-JOBS  ?= 2
+DEVICE ?=
+JOBS  ?=
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# looked up once, before .venv is put in front of PATH
+ifndef PYTHON
+PYTHON := $(shell command -v python3.11 || command -v python3)
+endif
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
@@ -30,7 +34,7 @@ endif
 .PHONY: help env paper test nbtest pytest lint types export clean-nbs readme site drawn-blip2 bench hooks
 
 help:
-	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv] [P='stage.knob=value ...'] [JOBS=2]"
+	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
@@ -48,8 +52,8 @@ $(STAMP):
 	@touch $@
 
 paper: env
-	@$(PY) -m expblip.pipeline run --run $(RUN) --scale $(SCALE) --seeds $(SEEDS) -n $(JOBS) \
-		$(if $(DATA),--data "$(DATA)") $(foreach p,$(P),-p "$(p)")
+	@$(PY) -m expblip.pipeline run --run $(RUN) --scale $(SCALE) --seeds $(SEEDS) \
+		$(if $(JOBS),-n $(JOBS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DATA),--data "$(DATA)") $(foreach p,$(P),-p "$(p)")
 
 # pytest (export drift, cleanliness and the smoke run of the whole graph among its tests) comes last, so that its summary is the last line printed
 test: env lint types nbtest pytest

@@ -70,7 +70,7 @@ def page(path: Path, module: str, symbols: dict[str, str]) -> dict:
         # progress and log lines on the error stream are for the terminal
         outputs = [o for o in c.get('outputs', []) if o.get('name') != 'stderr']
         if body or outputs: cells.append({**c, 'metadata': {'tags': sorted(tags)}, 'source': body, 'outputs': outputs})
-    return {**nb, 'metadata': PYTHON, 'cells': cells}
+    return {'nbformat': 4, 'nbformat_minor': 5, 'metadata': PYTHON, 'cells': [{**c, 'id': f'c{i}'} for i, c in enumerate(cells)]}
 
 def described(path: Path) -> tuple[str, str]:
     "Title and one-line description of a notebook."
@@ -78,8 +78,12 @@ def described(path: Path) -> tuple[str, str]:
     return lines[0].lstrip('# '), next((x.lstrip('> ') for x in lines if x.startswith('>')), '')
 
 def as_run(path: Path, run: Path | None) -> Path:
-    "The executed copy of a stage or table notebook in the run folder, if there is one."
-    return next(iter(sorted(run.rglob(path.name))), path) if run and path.parent.name in ('stages', 'tables') else path
+    "The executed copy of a stage or table notebook in the run folder, if there is one: the first whose manifest names it."
+    name = str(path.relative_to(ROOT))
+    for manifest in sorted(run.rglob('manifest.json')) if run else []:
+        done = manifest.with_name('notebook.ipynb')
+        if done.exists() and json.loads(manifest.read_text()).get('notebook') == name: return done
+    return path
 
 def folder_page(folder: str, paths: list[Path]) -> str:
     "The index page of a folder: a card for each notebook."
@@ -102,7 +106,7 @@ def main(target: Path, run: Path | None) -> None:
         nb = page(as_run(p, run), modules[p][0], symbols)
         if p.name == 'index.ipynb':
             here = '\n'.join(f'{f}/index' for f in FOLDERS if any(q.parent.name == f for q in books))
-            nb['cells'].append(markdown(f'```{{toctree}}\n:hidden:\n\n{here}\n```'))
+            nb['cells'].append({**markdown(f'```{{toctree}}\n:hidden:\n\n{here}\n```'), 'id': 'contents'})
         to.write_text(json.dumps(nb))
     for f in FOLDERS:
         if mine := [p for p in books if p.parent.name == f]: (target / f / 'index.md').write_text(folder_page(f, mine))
