@@ -91,6 +91,11 @@ site: env
 	$(PY) -m sphinx -q -W --keep-going -j 2 -b html _build/sphinx_src _build/html
 	@echo "the site is at _build/html/index.html"
 
+# its own stages (encoder, language model, both steps on appearance captions), then the folder that ships is replaced by what they made
+drawn-blip2: env
+	$(PY) -m expblip.pipeline run --run drawn-blip2 --scale $(SCALE) --only blip2 $(if $(DEVICE),--device $(DEVICE)) $(foreach p,$(P),-p "$(p)")
+	$(PY) tools/ship_blip2.py outputs/drawn-blip2/shared/blip2 data/drawn-blip2
+
 bench: env
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/drawing.py
