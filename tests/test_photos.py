@@ -1,0 +1,66 @@
+"photos: a user's table becomes records; a bad row is one clear error with its line."
+import numpy as np
+import pytest
+from PIL import Image
+
+from expblip.facs import AUS
+from expblip.photos import deal_splits, read_photos
+from expblip.records import RecordError, au_labels
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in "abcdef":
+        Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / f"{name}.jpg")
+
+    def table(text):
+        (tmp_path / "photos.csv").write_text(text, encoding="utf-8")
+        return tmp_path / "photos.csv"
+    return table
+
+
+def test_photos_only_image(photos):
+    table = read_photos(photos("image\n" + "".join(f"{n}.jpg\n" for n in "abcdef")))
+    assert set(table["split"]) == {"train", "val", "test"} and table["emotions"].isna().all() and table["au_present"].isna().all()
+    assert np.isnan(au_labels(table, list(AUS))).all()
+
+
+def test_photos_all_columns(photos):
+    header = "\ufeffimage,subject,split,emotions,au_present,au_absent\n"
+    table = read_photos(photos(header + "a.jpg,001,train,happy+Surprised,12+6,4\nb.jpg,001,,neutral,,AU12\nc.jpg,2,test,,,\n"))
+    assert table["emotions"].tolist() == [["happiness", "surprise"], ["neutrality"], None]
+    assert table["au_present"].tolist() == [[6, 12], [], None] and table["au_absent"].tolist() == [[4], [12], None]
+    assert table["split"].tolist() == ["train", "train", "test"] and table["subject"].tolist() == ["001", "001", "2"]
+    assert table["id"].is_unique
+
+
+@pytest.mark.parametrize("text, fault", [
+    ("image\na.jpg\ncut.jpg\n", r"line 3, column 'image', value 'cut.jpg': unreadable image"),
+    ("image\nzero.jpg\n", r"line 2.*zero.jpg.*unreadable"),
+    ("image\nnone.jpg\n", r"line 2.*none.jpg.*no such file"),
+    ("image,emotions\na.jpg,happy\nb.jpg,hapy\n", r"line 3, column 'emotions', value 'hapy'"),
+    ("image,au_present\na.jpg,1+99\n", r"line 2, column 'au_present', value '1\+99'"),
+    ("image,au_present,au_absent\na.jpg,1+4,4\n", r"line 2: AU 4 is both present and absent"),
+    ("image,subject,split\na.jpg,1,train\nb.jpg,1,test\n", r"line 3: subject 1 is in train and in test"),
+    ("image,split\na.jpg,tset\n", r"line 2, column 'split', value 'tset'"),
+    ("image,emotion\na.jpg,happy\n", r"column 'emotion' is unknown"),
+    ("image\na.jpg\na.jpg\n", r"line 3, column 'id'.*duplicate of line 2"),
+    ("image,subject\n,1\n", r"line 2, column 'image'.*must not be empty"),
+    ("file\na.jpg\n", r"needs a column 'image'"),
+    ("image\n", r"at least one row"),
+    ("", r"not readable as CSV"),
+])
+def test_bad_photos(photos, tmp_path, text, fault):
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    with pytest.raises(RecordError, match=fault) as caught:
+        read_photos(photos(text))
+    assert "photos.csv" in str(caught.value)
+
+
+def test_deal_splits_is_seeded_and_keeps_people_together():
+    people = [f"p{i // 2}" for i in range(100)]
+    dealt = deal_splits(people, seed=1)
+    assert dealt == deal_splits(people, seed=1) != deal_splits(people, seed=2)
+    assert all(dealt[i] == dealt[i + 1] for i in range(0, 100, 2))
+    assert {name: dealt.count(name) for name in set(dealt)} == {"train": 60, "val": 10, "test": 30}
