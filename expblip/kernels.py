@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OFFLINE_SCALES', 'kernel_environment', 'nursery', 'Kernels', 'StageError', 'execute']
 
-# %% ../nbs/api/kernels.ipynb #008730ea
+# %% ../nbs/api/kernels.ipynb #6ba168b3
 import json
 import os
 import selectors
@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/api/kernels.ipynb #4d5e425a
+# %% ../nbs/api/kernels.ipynb #3e48196c
 OFFLINE_SCALES = ("smoke", "tiny")
 
 
@@ -33,10 +33,11 @@ def kernel_environment(
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
     found = dict.fromkeys(names, str(threads))
     found |= {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"}
+    found |= {"PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))}
     found |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return found | ({"HF_HUB_OFFLINE": "1"} if scale in OFFLINE_SCALES else {})
 
-# %% ../nbs/api/kernels.ipynb #85acc268
+# %% ../nbs/api/kernels.ipynb #3cc33401
 def _die_with_parent(parent: int) -> None:
     "Ask Linux to kill this process when its parent ends, however it ends."
     try:
@@ -127,7 +128,7 @@ def nursery(
             except ImportError:
                 pass
 
-# %% ../nbs/api/kernels.ipynb #d82f4ec8
+# %% ../nbs/api/kernels.ipynb #9bd7e2da
 _STUB = """
 import json, os, socket, sys
 line = socket.socket(socket.AF_UNIX)
@@ -155,7 +156,7 @@ class Kernels:
         self.env.setdefault("JUPYTER_RUNTIME_DIR", self.folder)
         if self.preload and sys.platform == "linux":
             code = "import json, sys; from expblip.kernels import nursery; nursery(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]))"
-            modules = ["ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib_inline.backend_inline", *self.preload]
+            modules = ["ipykernel.kernelapp", "ipykernel.ipkernel", *self.preload]
             command = [sys.executable, "-c", code, f"{self.folder}/nursery", json.dumps(modules), str(os.getpid())]
             home = Path(__file__).resolve().parent.parent if "__file__" in globals() else Path.cwd()
             path = os.pathsep.join(filter(None, [str(home), self.env.get("PYTHONPATH", "")]))
@@ -190,7 +191,7 @@ class Kernels:
             manager.transport = "ipc"
         return manager
 
-# %% ../nbs/api/kernels.ipynb #bf735e21
+# %% ../nbs/api/kernels.ipynb #69d158f6
 class StageError(RuntimeError):
     "A notebook did not run to its end; the message says in which cell, and why."
 
@@ -248,7 +249,7 @@ def execute(
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     _engine()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

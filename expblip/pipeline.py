@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_stage', 'doit_tasks', 'run', 'main']
 
-# %% ../nbs/api/pipeline.ipynb #6075ef18
+# %% ../nbs/api/pipeline.ipynb #edf5183c
 import argparse
 import hashlib
 import json
@@ -26,7 +26,7 @@ from .kernels import Kernels, StageError, execute, kernel_environment
 from .manifest import current, environment, stale, write_manifest
 from .runs import Run, RunLock, cores, plan, summary, timings
 
-# %% ../nbs/api/pipeline.ipynb #0f5e1037
+# %% ../nbs/api/pipeline.ipynb #2838a976
 def _clear(folder: Path, key: str) -> None:
     "Empty the folder of a stage; keep `resume` when it belongs to the same inputs."
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def run_stage(
         (folder / name).unlink(missing_ok=True)
     return found
 
-# %% ../nbs/api/pipeline.ipynb #b73f8fcf
+# %% ../nbs/api/pipeline.ipynb #e0e0e280
 def doit_tasks(
     run: Run,  # from `plan`
 ) -> Iterator[dict[str, Any]]:  # doit task dictionaries
@@ -119,7 +119,7 @@ def _action(run: Run, instance: Instance) -> Any:
     _say(f"{_count(run)} {instance.name} done in {manifest['seconds']:.0f} s{cpu}")
     return None
 
-# %% ../nbs/api/pipeline.ipynb #90589fd9
+# %% ../nbs/api/pipeline.ipynb #1f0f01d0
 def _watch(run: Run, stop: threading.Event, every: float) -> None:
     shown: dict[str, str] = {}
     while not stop.wait(every):
@@ -132,7 +132,7 @@ def _watch(run: Run, stop: threading.Event, every: float) -> None:
                 shown[name] = text
                 _say(f"        {name}: {text}")
 
-# %% ../nbs/api/pipeline.ipynb #7577c031
+# %% ../nbs/api/pipeline.ipynb #41b64774
 def run(
     work: Run,  # from `plan`
     progress_every: float = 5.0,  # seconds between progress lines in the terminal
@@ -180,7 +180,7 @@ def _write_facts(work: Run) -> None:
     seeds = sorted({instance.seed for instance in work.instances.values() if instance.seed is not None})
     write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **work.recorded})
 
-# %% ../nbs/api/pipeline.ipynb #c9d0e611
+# %% ../nbs/api/pipeline.ipynb #df732863
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expblip.pipeline", description="Run the whole paper, or see where a run stands.")
     parser.add_argument("command", choices=["run", "status", "graph"], help="run what is stale; show what is fresh; show the graph")
@@ -220,8 +220,9 @@ def main(
                 facts = {}
         scale = options.scale or facts.get("scale", "tiny")
         seeds = options.seeds or facts.get("seeds", 1)
-        work = plan(name, scale, seeds, options.parameters, options.only, options.data, options.device, options.workers)
-        if options.command == "graph":
+        drawn = options.command == "graph"  # a picture of the graph needs no notebook
+        work = plan(name, scale, seeds, options.parameters, options.only, options.data, options.device, options.workers, checked=not drawn)
+        if drawn:
             for instance in work.instances.values():
                 _say(f"{instance.name:24} {instance.notebook:32} <- {', '.join(instance.needs) or '-'}")
             return 0

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cores', 'Run', 'plan', 'RunLock', 'timings', 'summary']
 
-# %% ../nbs/api/runs.ipynb #a2f653e9
+# %% ../nbs/api/runs.ipynb #18f8145d
 import importlib
 import os
 import re
@@ -19,7 +19,7 @@ from .io import project_root
 from .kernels import Kernels
 from .manifest import read_manifest
 
-# %% ../nbs/api/runs.ipynb #373cd208
+# %% ../nbs/api/runs.ipynb #381387d4
 def cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -69,6 +69,7 @@ def plan(
     device: str = "auto",  # auto, cuda, mps, cpu
     workers: int = 0,  # 0 = two, or one on a single core
     root: str | Path | None = None,  # the project's folder; found from the current one
+    checked: bool = True,  # False: only the shape of the graph, notebooks and parameters unread
 ) -> Run:  # ready for `run`
     "Read the graph, make the instances and check them; GraphError lists every fault."
     base = Path(root) if root else project_root()
@@ -85,7 +86,8 @@ def plan(
         settings = [(*place.rsplit(".", 1), _inside(data, base)), *settings]
     every = expand(graph, name, scale, _seeds(seeds), device, settings)
     chosen = select(every, only or graph.get("default") or ())
-    check(chosen, base, _rules(graph.get("rules") or ""))
+    if checked:
+        check(chosen, base, _rules(graph.get("rules") or ""))
     workers = workers or min(2, cores())
     return Run(base, name, chosen, graph.get("package") or "expblip", list(graph.get("preload") or []), scale, max(1, workers))
 
@@ -109,7 +111,7 @@ def _seeds(seeds: int | str | Sequence[int]) -> list[int]:
         raise GraphError(f"--seeds {seeds}: give a number of seeds (3) or a list of them (0,2).")
     return found
 
-# %% ../nbs/api/runs.ipynb #ccbcdba5
+# %% ../nbs/api/runs.ipynb #8f8c3018
 class RunLock:
     "Holds `outputs/<run>/.lock` for one process."
 
@@ -133,7 +135,7 @@ class RunLock:
     def __exit__(self, *error: object) -> None:
         self.file.close()
 
-# %% ../nbs/api/runs.ipynb #a824b951
+# %% ../nbs/api/runs.ipynb #df2cce7e
 def timings(
     work: Run,  # a run, finished or not
 ) -> list[dict[str, Any]]:  # name, status, seconds, cpu_seconds, peak_mib, train_seconds, train_cpu_seconds
