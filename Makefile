@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY := passive
-export PYTHONWARNINGS := ignore::DeprecationWarning
+export PYTHONWARNINGS := ignore::DeprecationWarning,ignore:IProgress not found
 
 # the two small scales need nothing from outside once installed, and are kept from looking
 ifneq ($(filter $(SCALE),smoke tiny),)
