@@ -6,7 +6,7 @@
 __all__ = ['GraphError', 'notebook_cells', 'notebook_parameters', 'type_fault', 'parse_override', 'Instance', 'read_graph',
            'expand', 'check', 'select']
 
-# %% ../nbs/api/graph.ipynb #197baef0
+# %% ../nbs/api/graph.ipynb #e6f922ee
 import ast
 import difflib
 import fnmatch
@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-# %% ../nbs/api/graph.ipynb #2a0c82df
+# %% ../nbs/api/graph.ipynb #6acb4bae
 class GraphError(ValueError):
     "The graph file, a parameter or a target is wrong; the message lists every fault found."
 
@@ -61,7 +61,7 @@ def notebook_parameters(
         found[name] = value, kind or ("" if value is None else type(value).__name__)
     return found
 
-# %% ../nbs/api/graph.ipynb #74a8f473
+# %% ../nbs/api/graph.ipynb #de31a98a
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,), "dict": (dict,), "tuple": (list,), "None": (type(None),)}
 
@@ -79,7 +79,7 @@ def type_fault(
             return ""
     return f"needs {kind}, got {value!r} ({type(value).__name__})"
 
-# %% ../nbs/api/graph.ipynb #d1d66a6c
+# %% ../nbs/api/graph.ipynb #516d6b26
 def parse_override(
     text: str,  # "stage.knob=value" or "stage-instance.knob=value"
 ) -> tuple[str, str, Any]:  # stage or instance label, knob, value
@@ -95,7 +95,7 @@ def parse_override(
     except yaml.YAMLError:
         return label, knob, raw
 
-# %% ../nbs/api/graph.ipynb #8970467a
+# %% ../nbs/api/graph.ipynb #905fef43
 _KEYS = {"notebook", "scope", "foreach", "params", "inputs", "needs", "reads", "outs"}
 
 
@@ -141,7 +141,7 @@ def read_graph(
         raise GraphError(f"{path}: " + "; ".join(faults))
     return graph
 
-# %% ../nbs/api/graph.ipynb #82da6a44
+# %% ../nbs/api/graph.ipynb #9b1b8c01
 def _chosen(value: Any, variables: Mapping[str, Any], keys: set[str]) -> Any:
     "A mapping from `foreach` values to the value of this instance, `{variable}` filled in; anything else as it is."
     if keys and isinstance(value, Mapping) and value and {str(key) for key in value} <= keys | {"default"}:
@@ -254,7 +254,7 @@ def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
             chain[need] = max(chain[need], chain[name] + 1)
     return {name: found[name] for name in sorted(order, key=lambda name: -chain[name])}
 
-# %% ../nbs/api/graph.ipynb #53ec2e98
+# %% ../nbs/api/graph.ipynb #79d6408c
 def check(
     instances: Mapping[str, Instance],  # what would run
     root: str | Path = ".",  # the project's folder
@@ -279,7 +279,7 @@ def check(
         for name, value in instance.params.items():
             if name not in known:
                 faults[f"{instance.label}.{name}: {instance.notebook} has no such parameter{_near(name, known)}"] = None
-            elif fault := type_fault(value, known[name][1]):
+            elif fault := "" if name in instance.inputs else type_fault(value, known[name][1]):
                 faults[f"{instance.label}.{name}: {fault}"] = None
         if rules is not None and len(faults) == before:
             try:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cores', 'Run', 'plan', 'RunLock', 'timings', 'summary']
 
-# %% ../nbs/api/runs.ipynb #18f8145d
+# %% ../nbs/api/runs.ipynb #f48e9a85
 import importlib
 import os
 import re
@@ -19,7 +19,7 @@ from .io import project_root
 from .kernels import Kernels
 from .manifest import read_manifest
 
-# %% ../nbs/api/runs.ipynb #381387d4
+# %% ../nbs/api/runs.ipynb #18e9a521
 def cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -111,7 +111,7 @@ def _seeds(seeds: int | str | Sequence[int]) -> list[int]:
         raise GraphError(f"--seeds {seeds}: give a number of seeds (3) or a list of them (0,2).")
     return found
 
-# %% ../nbs/api/runs.ipynb #8f8c3018
+# %% ../nbs/api/runs.ipynb #29e3dfed
 class RunLock:
     "Holds `outputs/<run>/.lock` for one process."
 
@@ -135,7 +135,7 @@ class RunLock:
     def __exit__(self, *error: object) -> None:
         self.file.close()
 
-# %% ../nbs/api/runs.ipynb #df2cce7e
+# %% ../nbs/api/runs.ipynb #d2d5680e
 def timings(
     work: Run,  # a run, finished or not
 ) -> list[dict[str, Any]]:  # name, status, seconds, cpu_seconds, peak_mib, train_seconds, train_cpu_seconds
@@ -143,7 +143,7 @@ def timings(
     rows = []
     for name, instance in work.instances.items():
         manifest = read_manifest(work.root / instance.out) or {}
-        row = {"name": name, "status": work.done.get(name, "not run")}
+        row: dict[str, Any] = {"name": name, "status": work.done.get(name, "not run")}
         row |= {key: manifest.get(key) for key in ("seconds", "cpu_seconds", "peak_mib")}
         timing = manifest.get("timing") or {}
         rows.append(row | {key: timing.get(key) for key in ("train_seconds", "train_cpu_seconds")})
