@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_stage', 'doit_tasks', 'run', 'main']
 
-# %% ../nbs/api/pipeline.ipynb #edf5183c
+# %% ../nbs/api/pipeline.ipynb #75f6f25b
 import argparse
 import hashlib
 import json
@@ -26,7 +26,7 @@ from .kernels import Kernels, StageError, execute, kernel_environment
 from .manifest import current, environment, stale, write_manifest
 from .runs import Run, RunLock, cores, plan, summary, timings
 
-# %% ../nbs/api/pipeline.ipynb #2838a976
+# %% ../nbs/api/pipeline.ipynb #af0c66c3
 def _clear(folder: Path, key: str) -> None:
     "Empty the folder of a stage; keep `resume` when it belongs to the same inputs."
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def run_stage(
         (folder / name).unlink(missing_ok=True)
     return found
 
-# %% ../nbs/api/pipeline.ipynb #e0e0e280
+# %% ../nbs/api/pipeline.ipynb #9763be6a
 def doit_tasks(
     run: Run,  # from `plan`
 ) -> Iterator[dict[str, Any]]:  # doit task dictionaries
@@ -85,7 +85,8 @@ def doit_tasks(
 
 
 def _uptodate(run: Run, instance: Instance) -> bool:
-    if stale(instance, run.instances, run.root, run.package):
+    if reason := stale(instance, run.instances, run.root, run.package):
+        run.reasons[instance.name] = reason
         return False
     run.done[instance.name] = "fresh"
     return True
@@ -104,7 +105,7 @@ def _action(run: Run, instance: Instance) -> Any:
     from doit.exceptions import TaskFailed
 
     run.running[instance.name] = time.monotonic()
-    _say(f"{_count(run)} {instance.name} ...")
+    _say(f"{_count(run)} {instance.name} ... ({run.reasons.get(instance.name, 'asked for')})")
     try:
         manifest = run_stage(run, instance)
     except Exception as error:
@@ -119,7 +120,7 @@ def _action(run: Run, instance: Instance) -> Any:
     _say(f"{_count(run)} {instance.name} done in {manifest['seconds']:.0f} s{cpu}")
     return None
 
-# %% ../nbs/api/pipeline.ipynb #1f0f01d0
+# %% ../nbs/api/pipeline.ipynb #6123aa12
 def _watch(run: Run, stop: threading.Event, every: float) -> None:
     shown: dict[str, str] = {}
     while not stop.wait(every):
@@ -132,7 +133,7 @@ def _watch(run: Run, stop: threading.Event, every: float) -> None:
                 shown[name] = text
                 _say(f"        {name}: {text}")
 
-# %% ../nbs/api/pipeline.ipynb #41b64774
+# %% ../nbs/api/pipeline.ipynb #ac3ab5b9
 def run(
     work: Run,  # from `plan`
     progress_every: float = 5.0,  # seconds between progress lines in the terminal
@@ -180,7 +181,7 @@ def _write_facts(work: Run) -> None:
     seeds = sorted({instance.seed for instance in work.instances.values() if instance.seed is not None})
     write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **work.recorded})
 
-# %% ../nbs/api/pipeline.ipynb #df732863
+# %% ../nbs/api/pipeline.ipynb #f7365d57
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expblip.pipeline", description="Run the whole paper, or see where a run stands.")
     parser.add_argument("command", choices=["run", "status", "graph"], help="run what is stale; show what is fresh; show the graph")

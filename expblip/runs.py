@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cores', 'Run', 'plan', 'RunLock', 'timings', 'summary']
 
-# %% ../nbs/api/runs.ipynb #f48e9a85
+# %% ../nbs/api/runs.ipynb #ca1d8764
 import importlib
 import os
 import re
@@ -19,7 +19,7 @@ from .io import project_root
 from .kernels import Kernels
 from .manifest import read_manifest
 
-# %% ../nbs/api/runs.ipynb #18e9a521
+# %% ../nbs/api/runs.ipynb #84490890
 def cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -48,6 +48,7 @@ class Run:
     scale: str = "tiny"
     workers: int = 1  # notebooks side by side
     done: dict[str, str] = field(default_factory=dict)  # name -> fresh, done, failed, skipped
+    reasons: dict[str, str] = field(default_factory=dict)  # name -> why it had to run
     problems: dict[str, str] = field(default_factory=dict)  # name -> what went wrong
     running: dict[str, float] = field(default_factory=dict)  # name -> when it started
     kernels: Kernels | None = None
@@ -111,7 +112,7 @@ def _seeds(seeds: int | str | Sequence[int]) -> list[int]:
         raise GraphError(f"--seeds {seeds}: give a number of seeds (3) or a list of them (0,2).")
     return found
 
-# %% ../nbs/api/runs.ipynb #29e3dfed
+# %% ../nbs/api/runs.ipynb #d39c3fdd
 class RunLock:
     "Holds `outputs/<run>/.lock` for one process."
 
@@ -135,7 +136,7 @@ class RunLock:
     def __exit__(self, *error: object) -> None:
         self.file.close()
 
-# %% ../nbs/api/runs.ipynb #d2d5680e
+# %% ../nbs/api/runs.ipynb #10e02e1a
 def timings(
     work: Run,  # a run, finished or not
 ) -> list[dict[str, Any]]:  # name, status, seconds, cpu_seconds, peak_mib, train_seconds, train_cpu_seconds
