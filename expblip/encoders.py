@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EncoderConfig', 'ResidualStage', 'DrawnEncoder', 'HubEncoder', 'hub_encoder']
 
-# %% ../nbs/api/encoders.ipynb #aa876280
+# %% ../nbs/api/encoders.ipynb #2d964f99
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
-# %% ../nbs/api/encoders.ipynb #fee29205
+# %% ../nbs/api/encoders.ipynb #eea963a5
 @dataclass
 class EncoderConfig:
     "Shape of the drawn world's image encoder."
     image_size: int = 96  # input pixels, square
-    channels: tuple = (24, 48, 96, 128)  # one convolutional stage each, every stage halves the map
+    channels: tuple = (24, 48, 96, 128)  # one convolutional stage each, every stage halves the map; the first has no residual block (it would cost as much as all others)
     width: int = 160  # token width
     layers: int = 2  # transformer layers over the last map
     heads: int = 4  # attention heads
@@ -33,25 +33,27 @@ class EncoderConfig:
         "Plain dictionary, for the checkpoint's config.json."
         return asdict(self)
 
-# %% ../nbs/api/encoders.ipynb #5104e521
+# %% ../nbs/api/encoders.ipynb #470b81da
 class ResidualStage(nn.Module):
-    "A stride-2 convolution followed by one residual block of two 3x3 convolutions."
+    "A stride-2 convolution and, unless switched off, one residual block of two 3x3 convolutions."
     def __init__(self,
         cin: int,  # channels in
         cout: int,  # channels out
+        block: bool = True,  # with the residual block
     ):
         super().__init__()
         def conv(a, b, s=1): return nn.Sequential(nn.Conv2d(a, b, 3, s, 1, bias=False), nn.BatchNorm2d(b))
-        self.down, self.a, self.b = conv(cin, cout, 2), conv(cout, cout), conv(cout, cout)
+        self.down = conv(cin, cout, 2)
+        self.block = nn.Sequential(conv(cout, cout), nn.ReLU(inplace=True), conv(cout, cout)) if block else None
 
     def forward(self,
         x: Tensor,  # [B, cin, H, W]
     ) -> Tensor:  # [B, cout, H/2, W/2]
         "Halve, then refine."
         x = F.relu(self.down(x), inplace=True)
-        return F.relu(x + self.b(F.relu(self.a(x), inplace=True)), inplace=True)
+        return x if self.block is None else F.relu(x + self.block(x), inplace=True)
 
-# %% ../nbs/api/encoders.ipynb #e58c1dea
+# %% ../nbs/api/encoders.ipynb #45c83933
 class DrawnEncoder(nn.Module):
     "Convolutional stages and a short ViT: [B, 3, S, S] pixels to [B, 1 + side*side, width] tokens (first the class token)."
     def __init__(self,
@@ -60,7 +62,7 @@ class DrawnEncoder(nn.Module):
         super().__init__()
         self.cfg = cfg = cfg or EncoderConfig()
         widths = [3, *cfg.channels]
-        self.stages = nn.Sequential(*[ResidualStage(a, b) for a, b in zip(widths, widths[1:])])
+        self.stages = nn.Sequential(*[ResidualStage(a, b, i > 0) for i, (a, b) in enumerate(zip(widths, widths[1:]))])
         self.vit = ViTModel(ViTConfig(hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads, intermediate_size=cfg.ffn, image_size=cfg.side,
             patch_size=1, num_channels=cfg.channels[-1], hidden_dropout_prob=0., attention_probs_dropout_prob=0.), add_pooling_layer=False)
         self.width, self.image_size, self.tokens = cfg.width, cfg.image_size, 1 + cfg.side**2
@@ -82,7 +84,7 @@ class DrawnEncoder(nn.Module):
         if pixels.shape[-1] != self.image_size: raise ValueError(f'images of {pixels.shape[-1]} px, but this encoder was built for {self.image_size}: resize them')
         return self.vit(self.stages(pixels.contiguous(memory_format=torch.channels_last))).last_hidden_state
 
-# %% ../nbs/api/encoders.ipynb #42ba3746
+# %% ../nbs/api/encoders.ipynb #849c0a98
 class HubEncoder(nn.Module):
     "A Hugging Face vision model as an encoder of patch tokens."
     def __init__(self,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OFFLINE_SCALES', 'kernel_environment', 'nursery', 'Kernels', 'StageError', 'execute']
 
-# %% ../nbs/api/kernels.ipynb #6ba168b3
+# %% ../nbs/api/kernels.ipynb #89cd3a89
 import json
 import os
 import selectors
@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/api/kernels.ipynb #3e48196c
+# %% ../nbs/api/kernels.ipynb #de843427
 OFFLINE_SCALES = ("smoke", "tiny")
 
 
@@ -37,7 +37,7 @@ def kernel_environment(
     found |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return found | ({"HF_HUB_OFFLINE": "1"} if scale in OFFLINE_SCALES else {})
 
-# %% ../nbs/api/kernels.ipynb #3cc33401
+# %% ../nbs/api/kernels.ipynb #cf5b7f8d
 def _die_with_parent(parent: int) -> None:
     "Ask Linux to kill this process when its parent ends, however it ends."
     try:
@@ -128,7 +128,7 @@ def nursery(
             except ImportError:
                 pass
 
-# %% ../nbs/api/kernels.ipynb #9bd7e2da
+# %% ../nbs/api/kernels.ipynb #a0ce17ba
 _STUB = """
 import json, os, socket, sys
 line = socket.socket(socket.AF_UNIX)
@@ -170,7 +170,11 @@ class Kernels:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for _ in range(20):  # kernels that are just dying may still write
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not os.path.exists(self.folder):
+                break
+            time.sleep(0.05)
 
     def command(self) -> list[str]:
         "The command that starts a kernel: of this interpreter, whatever kernels are registered elsewhere."
@@ -191,7 +195,7 @@ class Kernels:
             manager.transport = "ipc"
         return manager
 
-# %% ../nbs/api/kernels.ipynb #69d158f6
+# %% ../nbs/api/kernels.ipynb #c040ea20
 class StageError(RuntimeError):
     "A notebook did not run to its end; the message says in which cell, and why."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_stage', 'doit_tasks', 'run', 'main']
 
-# %% ../nbs/api/pipeline.ipynb #75f6f25b
+# %% ../nbs/api/pipeline.ipynb #522b3804
 import argparse
 import hashlib
 import json
@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from .kernels import Kernels, StageError, execute, kernel_environment
 from .manifest import current, environment, stale, write_manifest
 from .runs import Run, RunLock, cores, plan, summary, timings
 
-# %% ../nbs/api/pipeline.ipynb #af0c66c3
+# %% ../nbs/api/pipeline.ipynb #dcbec9d2
 def _clear(folder: Path, key: str) -> None:
     "Empty the folder of a stage; keep `resume` when it belongs to the same inputs."
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -68,7 +67,7 @@ def run_stage(
         (folder / name).unlink(missing_ok=True)
     return found
 
-# %% ../nbs/api/pipeline.ipynb #9763be6a
+# %% ../nbs/api/pipeline.ipynb #d3bb5f66
 def doit_tasks(
     run: Run,  # from `plan`
 ) -> Iterator[dict[str, Any]]:  # doit task dictionaries
@@ -120,7 +119,7 @@ def _action(run: Run, instance: Instance) -> Any:
     _say(f"{_count(run)} {instance.name} done in {manifest['seconds']:.0f} s{cpu}")
     return None
 
-# %% ../nbs/api/pipeline.ipynb #6123aa12
+# %% ../nbs/api/pipeline.ipynb #dd2a63b0
 def _watch(run: Run, stop: threading.Event, every: float) -> None:
     shown: dict[str, str] = {}
     while not stop.wait(every):
@@ -133,7 +132,7 @@ def _watch(run: Run, stop: threading.Event, every: float) -> None:
                 shown[name] = text
                 _say(f"        {name}: {text}")
 
-# %% ../nbs/api/pipeline.ipynb #ac3ab5b9
+# %% ../nbs/api/pipeline.ipynb #6fcc3f4a
 def run(
     work: Run,  # from `plan`
     progress_every: float = 5.0,  # seconds between progress lines in the terminal
@@ -156,7 +155,7 @@ def run(
         def skip_uptodate(self, task: Any) -> None:
             _say(f"{_count(work)} {task.name.removeprefix('stage:')} is up to date")
 
-    with RunLock(work.folder), tempfile.TemporaryDirectory(prefix="expblip-doit-") as scratch:
+    with RunLock(work.folder):
         work.recorded = environment(work.root)
         env = kernel_environment(max(1, cores() // work.workers), work.scale)
         start, stop = time.monotonic(), threading.Event()
@@ -165,7 +164,7 @@ def run(
         idle = not any(stale(instance, work.instances, work.root, work.package) for instance in work.instances.values())
         with Kernels(work.root, env, [] if idle else work.preload) as work.kernels:
             watcher.start()
-            settings = {"backend": "json", "dep_file": f"{scratch}/doit.json", "num_process": work.workers, "par_type": "thread"}
+            settings = {"backend": "json", "dep_file": f"{work.kernels.folder}/doit.json", "num_process": work.workers, "par_type": "thread"}
             settings |= {"continue": True, "reporter": Reporter, "verbosity": 2}
             namespace = {"DOIT_CONFIG": settings, "task_stage": lambda: doit_tasks(work)}
             code = run_tasks(ModuleTaskLoader(namespace), {"stage": {}})
@@ -181,7 +180,7 @@ def _write_facts(work: Run) -> None:
     seeds = sorted({instance.seed for instance in work.instances.values() if instance.seed is not None})
     write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **work.recorded})
 
-# %% ../nbs/api/pipeline.ipynb #f7365d57
+# %% ../nbs/api/pipeline.ipynb #525d80f9
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expblip.pipeline", description="Run the whole paper, or see where a run stands.")
     parser.add_argument("command", choices=["run", "status", "graph"], help="run what is stale; show what is fresh; show the graph")

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MASKS', 'attention_mask', 'QFormerConfig', 'Attention', 'FeedForward', 'Layer', 'QFormer']
 
-# %% ../nbs/api/qformer.ipynb #64321239
+# %% ../nbs/api/qformer.ipynb #63915fad
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# %% ../nbs/api/qformer.ipynb #6dc44edf
+# %% ../nbs/api/qformer.ipynb #69959033
 MASKS = ('query', 'text', 'both', 'causal')  # ITC image side, ITC text side, ITM, ITG
 
 
@@ -35,18 +35,18 @@ def attention_mask(
         look &= order
     return look[:, None]
 
-# %% ../nbs/api/qformer.ipynb #3129a4b0
+# %% ../nbs/api/qformer.ipynb #d10a442c
 @dataclass
 class QFormerConfig:
     "Shape of a Q-Former; the defaults are the drawn world's, `paper()` gives BERT-base with 32 queries (supplement 5)."
     vocab: int = 1024  # text vocabulary, [DEC] included
     encoder_width: int = 160  # width of the image encoder's tokens
-    hidden: int = 192  # width of query and text tokens
-    layers: int = 4  # transformer layers
+    hidden: int = 160  # width of query and text tokens
+    layers: int = 3  # transformer layers
     heads: int = 4  # attention heads
-    ffn: int = 512  # inner width of both feed-forward networks
+    ffn: int = 480  # inner width of both feed-forward networks
     cross_every: int = 2  # cross-attention in layers 0, 2, 4, ... (the supplement says "each block", the released code every second)
-    queries: int = 16  # number of query tokens
+    queries: int = 12  # number of query tokens
     max_text: int = 128  # text positions
     projection: int = 96  # width of the shared ITC space
     dropout: float = 0.1  # hidden and attention dropout in training
@@ -61,7 +61,7 @@ class QFormerConfig:
         "Plain dictionary, for the checkpoint's config.json."
         return asdict(self)
 
-# %% ../nbs/api/qformer.ipynb #a31dd1c0
+# %% ../nbs/api/qformer.ipynb #b997800a
 class Attention(nn.Module):
     "Multi-head attention followed by BERT's residual and LayerNorm."
     def __init__(self,
@@ -89,7 +89,7 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.drop if self.training else 0.)
         return self.norm(x + F.dropout(self.out(y.transpose(1, 2).flatten(2)), self.drop, self.training))
 
-# %% ../nbs/api/qformer.ipynb #0632b9ba
+# %% ../nbs/api/qformer.ipynb #bb690367
 class FeedForward(nn.Module):
     "Two linear layers with GELU, residual and LayerNorm."
     def __init__(self,
@@ -104,7 +104,7 @@ class FeedForward(nn.Module):
         "Expand, contract, add, normalise."
         return self.norm(x + F.dropout(self.down(F.gelu(self.up(x))), self.drop, self.training))
 
-# %% ../nbs/api/qformer.ipynb #7e7990d4
+# %% ../nbs/api/qformer.ipynb #2cae74c2
 class Layer(nn.Module):
     "Shared self-attention; then queries: cross-attention (if any) and their feed-forward; text: its own feed-forward."
     def __init__(self,
@@ -131,7 +131,7 @@ class Layer(nn.Module):
         q = self.ffn_query(q)
         return torch.cat([q, self.ffn_text(t)], 1) if t.size(1) else q
 
-# %% ../nbs/api/qformer.ipynb #47843766
+# %% ../nbs/api/qformer.ipynb #42091cd0
 class QFormer(nn.Module):
     "Query tokens, text embeddings, layers and the language-model head of ITG."
     def __init__(self,
