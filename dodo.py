@@ -21,5 +21,5 @@ def task_stage():
     run = plan(get("RUN", scale), scale, get("SEEDS", "1"), get("P", "").split(), data=get("DATA", ""))
     run.kernels = Kernels(run.root, kernel_environment(max(1, cores() // run.workers), scale))
     run.kernels.__enter__()
-    atexit.register(run.kernels.__exit__)
+    atexit.register(run.kernels.close)
     yield from doit_tasks(run)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OFFLINE_SCALES', 'kernel_environment', 'nursery', 'Kernels', 'StageError', 'execute']
 
-# %% ../nbs/api/kernels.ipynb #89cd3a89
+# %% ../nbs/api/kernels.ipynb #1ed64305
 import json
 import os
 import selectors
@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/api/kernels.ipynb #de843427
+# %% ../nbs/api/kernels.ipynb #0c73ec98
 OFFLINE_SCALES = ("smoke", "tiny")
 
 
@@ -37,7 +37,7 @@ def kernel_environment(
     found |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return found | ({"HF_HUB_OFFLINE": "1"} if scale in OFFLINE_SCALES else {})
 
-# %% ../nbs/api/kernels.ipynb #cf5b7f8d
+# %% ../nbs/api/kernels.ipynb #e2aad783
 def _die_with_parent(parent: int) -> None:
     "Ask Linux to kill this process when its parent ends, however it ends."
     try:
@@ -66,7 +66,7 @@ def _become_kernel(order: Mapping[str, Any], nursery: int) -> None:
     sys.path[:] = [path for path in sys.path if path not in ("", order["cwd"])]
     from ipykernel import kernelapp
 
-    kernelapp.launch_new_instance(argv=list(order["argv"]))
+    kernelapp.launch_new_instance(argv=[*order["argv"], f"--IPKernelApp.parent_handle={nursery}"])
 
 
 def nursery(
@@ -128,7 +128,7 @@ def nursery(
             except ImportError:
                 pass
 
-# %% ../nbs/api/kernels.ipynb #a0ce17ba
+# %% ../nbs/api/kernels.ipynb #0b854439
 _STUB = """
 import json, os, socket, sys
 line = socket.socket(socket.AF_UNIX)
@@ -167,9 +167,12 @@ class Kernels:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        "End every kernel of the nursery, and remove the scratch folder."
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
         for _ in range(20):  # kernels that are just dying may still write
             shutil.rmtree(self.folder, ignore_errors=True)
             if not os.path.exists(self.folder):
@@ -195,7 +198,7 @@ class Kernels:
             manager.transport = "ipc"
         return manager
 
-# %% ../nbs/api/kernels.ipynb #c040ea20
+# %% ../nbs/api/kernels.ipynb #b1061afd
 class StageError(RuntimeError):
     "A notebook did not run to its end; the message says in which cell, and why."
 
@@ -250,6 +253,7 @@ def execute(
     "Run a notebook with papermill; StageError when it does not reach its end."
     import logging
 
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # seconds of grammar building for a URI check that no notebook needs
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_stage', 'doit_tasks', 'run', 'main']
 
-# %% ../nbs/api/pipeline.ipynb #522b3804
+# %% ../nbs/api/pipeline.ipynb #34a630ac
 import argparse
 import hashlib
 import json
@@ -25,7 +25,7 @@ from .kernels import Kernels, StageError, execute, kernel_environment
 from .manifest import current, environment, stale, write_manifest
 from .runs import Run, RunLock, cores, plan, summary, timings
 
-# %% ../nbs/api/pipeline.ipynb #dcbec9d2
+# %% ../nbs/api/pipeline.ipynb #c94aff5b
 def _clear(folder: Path, key: str) -> None:
     "Empty the folder of a stage; keep `resume` when it belongs to the same inputs."
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def run_stage(
         (folder / name).unlink(missing_ok=True)
     return found
 
-# %% ../nbs/api/pipeline.ipynb #d3bb5f66
+# %% ../nbs/api/pipeline.ipynb #10fc8a2e
 def doit_tasks(
     run: Run,  # from `plan`
 ) -> Iterator[dict[str, Any]]:  # doit task dictionaries
@@ -108,6 +108,8 @@ def _action(run: Run, instance: Instance) -> Any:
     try:
         manifest = run_stage(run, instance)
     except Exception as error:
+        if run.stopped:  # the command is just ending; its kernels were taken down with it
+            threading.Event().wait()
         problem = str(error) if isinstance(error, (StageError, GraphError)) else f"{type(error).__name__}: {error}"
         run.done[instance.name], run.problems[instance.name] = "failed", problem
         place = f"{instance.out}/notebook.failed.ipynb"
@@ -119,7 +121,7 @@ def _action(run: Run, instance: Instance) -> Any:
     _say(f"{_count(run)} {instance.name} done in {manifest['seconds']:.0f} s{cpu}")
     return None
 
-# %% ../nbs/api/pipeline.ipynb #dd2a63b0
+# %% ../nbs/api/pipeline.ipynb #7644e955
 def _watch(run: Run, stop: threading.Event, every: float) -> None:
     shown: dict[str, str] = {}
     while not stop.wait(every):
@@ -132,7 +134,7 @@ def _watch(run: Run, stop: threading.Event, every: float) -> None:
                 shown[name] = text
                 _say(f"        {name}: {text}")
 
-# %% ../nbs/api/pipeline.ipynb #6fcc3f4a
+# %% ../nbs/api/pipeline.ipynb #afbfc19f
 def run(
     work: Run,  # from `plan`
     progress_every: float = 5.0,  # seconds between progress lines in the terminal
@@ -180,7 +182,7 @@ def _write_facts(work: Run) -> None:
     seeds = sorted({instance.seed for instance in work.instances.values() if instance.seed is not None})
     write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **work.recorded})
 
-# %% ../nbs/api/pipeline.ipynb #525d80f9
+# %% ../nbs/api/pipeline.ipynb #4c4bad05
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expblip.pipeline", description="Run the whole paper, or see where a run stands.")
     parser.add_argument("command", choices=["run", "status", "graph"], help="run what is stale; show what is fresh; show the graph")
@@ -197,9 +199,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _interrupted(work: Run) -> Any:
     def stop(number: int, frame: Any) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)
+        work.stopped = True
         _say(f"\nstopped; the next run goes on from here. Was running: {', '.join(work.running) or 'nothing'}")
         if work.kernels is not None:
-            work.kernels.__exit__()
+            work.kernels.close()
         os._exit(128 + number)
 
     return stop

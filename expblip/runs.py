@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cores', 'Run', 'plan', 'RunLock', 'timings', 'summary']
 
-# %% ../nbs/api/runs.ipynb #ca1d8764
+# %% ../nbs/api/runs.ipynb #4a24f7dc
 import importlib
 import os
 import re
@@ -19,7 +19,7 @@ from .io import project_root
 from .kernels import Kernels
 from .manifest import read_manifest
 
-# %% ../nbs/api/runs.ipynb #84490890
+# %% ../nbs/api/runs.ipynb #ef0abcae
 def cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -52,6 +52,7 @@ class Run:
     problems: dict[str, str] = field(default_factory=dict)  # name -> what went wrong
     running: dict[str, float] = field(default_factory=dict)  # name -> when it started
     kernels: Kernels | None = None
+    stopped: bool = False  # Ctrl-C
     recorded: dict[str, Any] = field(default_factory=dict)  # commit, versions, machine
 
     @property
@@ -112,7 +113,7 @@ def _seeds(seeds: int | str | Sequence[int]) -> list[int]:
         raise GraphError(f"--seeds {seeds}: give a number of seeds (3) or a list of them (0,2).")
     return found
 
-# %% ../nbs/api/runs.ipynb #d39c3fdd
+# %% ../nbs/api/runs.ipynb #0180e388
 class RunLock:
     "Holds `outputs/<run>/.lock` for one process."
 
@@ -136,7 +137,7 @@ class RunLock:
     def __exit__(self, *error: object) -> None:
         self.file.close()
 
-# %% ../nbs/api/runs.ipynb #10e02e1a
+# %% ../nbs/api/runs.ipynb #8f682281
 def timings(
     work: Run,  # a run, finished or not
 ) -> list[dict[str, Any]]:  # name, status, seconds, cpu_seconds, peak_mib, train_seconds, train_cpu_seconds

@@ -231,13 +231,15 @@ def test_resume_after_a_failure_runs_only_the_rest(project):
 
 
 def command(root: Path, *words: str) -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    (root / "scratch").mkdir()
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "TMPDIR": str(root / "scratch")}
     call = [sys.executable, "-m", "expblip.pipeline", "run", "--run", "demo", "--scale", "smoke", *words]
     return subprocess.Popen(call, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_kill_nine_then_resume(project):
-    """The command is killed while `left` sleeps: its kernel dies too, `start` stays, the next run does the rest."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_then_resumed(project, how):
+    """The command is killed (or stopped by Ctrl-C) while `left` sleeps: its kernel ends too, `start` stays, the next run does the rest."""
     (project / "pipeline.yaml").write_text("preload: [decimal]\n" + GRAPH)
     sleepy = "import os, time, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(0 if os.path.exists('awake') else 60)"
     notebook(project / "step.ipynb", "out = ''\nbefore = ''\nadd = 1\nseed = 0", [sleepy, *STEP])
@@ -248,8 +250,9 @@ def test_kill_nine_then_resume(project):
         time.sleep(0.05)
     with pytest.raises(GraphError, match="another pipeline command"):
         RunLock(project / "outputs/demo").__enter__()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(how)
+    assert process.wait(20) == (-9 if how == signal.SIGKILL else 130)
+    assert how == signal.SIGKILL or not list((project / "scratch").iterdir())
     kernel = int((project / "pid").read_text())
     while alive(kernel):
         assert time.monotonic() < deadline, "the kernel outlived the command"
