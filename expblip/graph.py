@@ -6,7 +6,7 @@
 __all__ = ['GraphError', 'notebook_cells', 'notebook_parameters', 'type_fault', 'parse_override', 'Instance', 'read_graph',
            'expand', 'check', 'select']
 
-# %% ../nbs/api/graph.ipynb #e6f922ee
+# %% ../nbs/api/graph.ipynb #0d7a91f6
 import ast
 import difflib
 import fnmatch
@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-# %% ../nbs/api/graph.ipynb #6acb4bae
+# %% ../nbs/api/graph.ipynb #1a9865c5
 class GraphError(ValueError):
     "The graph file, a parameter or a target is wrong; the message lists every fault found."
 
@@ -61,7 +61,7 @@ def notebook_parameters(
         found[name] = value, kind or ("" if value is None else type(value).__name__)
     return found
 
-# %% ../nbs/api/graph.ipynb #de31a98a
+# %% ../nbs/api/graph.ipynb #5aef5951
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,), "dict": (dict,), "tuple": (list,), "None": (type(None),)}
 
@@ -79,7 +79,7 @@ def type_fault(
             return ""
     return f"needs {kind}, got {value!r} ({type(value).__name__})"
 
-# %% ../nbs/api/graph.ipynb #516d6b26
+# %% ../nbs/api/graph.ipynb #1e1b6d33
 def parse_override(
     text: str,  # "stage.knob=value" or "stage-instance.knob=value"
 ) -> tuple[str, str, Any]:  # stage or instance label, knob, value
@@ -95,7 +95,7 @@ def parse_override(
     except yaml.YAMLError:
         return label, knob, raw
 
-# %% ../nbs/api/graph.ipynb #905fef43
+# %% ../nbs/api/graph.ipynb #42f51473
 _KEYS = {"notebook", "scope", "foreach", "params", "inputs", "needs", "reads", "outs"}
 
 
@@ -141,7 +141,7 @@ def read_graph(
         raise GraphError(f"{path}: " + "; ".join(faults))
     return graph
 
-# %% ../nbs/api/graph.ipynb #9b1b8c01
+# %% ../nbs/api/graph.ipynb #52045e51
 def _chosen(value: Any, variables: Mapping[str, Any], keys: set[str]) -> Any:
     "A mapping from `foreach` values to the value of this instance, `{variable}` filled in; anything else as it is."
     if keys and isinstance(value, Mapping) and value and {str(key) for key in value} <= keys | {"default"}:
@@ -217,7 +217,10 @@ def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str,
         for parameter, value in inputs.items():
             if parameter in me.params:  # an override with a folder of one's own wins; its content counts as an outside file
                 me.reads.append(str(me.params[parameter]))
-            if value is None or parameter in me.params:
+            if parameter in me.params:
+                continue
+            if value is None:
+                me.params[parameter] = ""
                 continue
             labels = value if isinstance(value, list) else [value]
             me.inputs[parameter] = hits = [hit for label in labels for hit in resolve(str(label))]
@@ -254,7 +257,7 @@ def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
             chain[need] = max(chain[need], chain[name] + 1)
     return {name: found[name] for name in sorted(order, key=lambda name: -chain[name])}
 
-# %% ../nbs/api/graph.ipynb #79d6408c
+# %% ../nbs/api/graph.ipynb #2a3fea0c
 def check(
     instances: Mapping[str, Instance],  # what would run
     root: str | Path = ".",  # the project's folder

@@ -296,15 +296,17 @@ def test_resume_folder_survives_only_for_the_same_work(project):
 def test_foreach_seeds_and_own_folders(project):
     (project / "pipeline.yaml").write_text(
         "stages:\n  data: {notebook: start.ipynb, scope: shared}\n"
-        "  step: {notebook: step.ipynb, foreach: {model: [au, exp]}, params: {add: {au: 1, exp: 2}}, inputs: {before: {au: data, exp: step-au}}}\n"
+        "  step: {notebook: step.ipynb, foreach: {model: [au, exp]}, params: {add: {au: 1, exp: 2}},\n"
+        "         inputs: {before: {au: data, exp: step-au}, other: {au: null, exp: data}}}\n"
         "  report: {notebook: total.ipynb, scope: shared, inputs: {parts: 'step-*'}}\n"
     )
     found = expand(read_graph(project / "pipeline.yaml"), "r", seeds=[0, 2], overrides=[("step-exp", "add", 5), ("step", "add", 4)])
     assert found["seed2/step-exp"].params["add"] == 5 and found["seed2/step-au"].params["add"] == 4
     assert found["seed2/step-exp"].params["before"] == "outputs/r/seed2/step-au" and found["seed2/step-exp"].params["seed"] == 2
+    assert found["seed2/step-au"].params["other"] == "" and found["seed2/step-exp"].params["other"] == "outputs/r/shared/data"
     assert len(found["shared/report"].params["parts"]) == 4
     own = expand(read_graph(project / "pipeline.yaml"), overrides=[("step-exp", "before", "outputs/old/seed0/step-au")])
-    assert own["seed0/step-exp"].needs == [] and "outputs/old/seed0/step-au" in own["seed0/step-exp"].reads
+    assert own["seed0/step-exp"].needs == ["shared/data"] and "outputs/old/seed0/step-au" in own["seed0/step-exp"].reads
 
 
 def test_parameters_cell_must_be_literal(project):
