@@ -229,10 +229,12 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS, "init": START, "start": PARTS,
         "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
-    "features": {"records": RECORDS, "init": START, "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1)},
+    "features": {
+        "records": RECORDS, "init": START, "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1)},
     "caption": {
         "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
-        "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample", choices=("greedy", "beam", "sample"), many=True),
+        "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
+                       choices=("greedy", "beam", "sample"), many=True),
         "beams": _count("beams of beam search", 5, low=1),
         "batch": _count("images at a time", 64, low=1), "limit": _count("images a data set for the other decodings; 0: all", 0),
         "max_new": _count("longest caption in tokens", 96, low=1),
@@ -253,8 +255,8 @@ STAGES: dict[str, dict[str, Knob]] = {
     "probe": {"records": RECORDS, "features": Knob(str, "folders of features.parquet and features.safetensors, joined by commas")},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
-        "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "model": Knob(str, "which captioner", "au", choices=MODELS),
-        "steps": _count("updates a variant")},
+        "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
+        "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant")},
 }
 NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report")  # these need no torch, so `auto` is the CPU without asking
 
