@@ -1,0 +1,152 @@
+"""The report: figures collected, tables beside the paper's, verdicts computed, a page that stands alone."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expblip.findings import FAILS, HOLDS, MISSED, OPEN, REACHED, TARGETS, UNKNOWN
+from expblip.findings import all_findings, judge_findings, judge_targets, paper_table, together, verdict
+from expblip.io import write_json
+from expblip.page import Page, examples, examples_html
+from expblip.records import write_captions, write_records, write_truth
+from expblip.report import NOT_YET, ReportError, board, collect, cost_summary, costs, logs, probe_table, table1, table2, table5
+
+NAMES = sorted({side.ours for finding in all_findings() for pair in finding.pairs for side in pair} - {""})
+
+
+def stage(run, place, name, **figures):
+    flat = [{"name": key, "value": value, "meaning": "m"} for key, value in figures.items()]
+    write_json(run / place / name / "results.json", flat)
+
+
+@cache
+def papers():
+    "The paper's own numbers under our names."
+    return {side.ours: side.paper for finding in all_findings() for pair in finding.pairs for side in pair if side.ours}
+
+
+def paper_like(seed):
+    "The paper's own numbers as if measured, with a little noise."
+    rng = np.random.default_rng(seed)
+    return {name: value + rng.normal(0, 1e-4) for name, value in papers().items()}
+
+
+@pytest.fixture
+def run(tmp_path):
+    for seed in range(3):
+        stage(tmp_path, f"seed{seed}", "metrics", **paper_like(seed))
+    counts = {"images": 40, "subjects": 0, "sampled": 0}
+    stage(tmp_path, "shared", "data", **{f"table1/drawn-rafau/train/{name}": value for name, value in counts.items()})
+    stage(tmp_path, "shared", "report", **{"finding/x": 1})
+    return tmp_path
+
+
+def test_collect_adds_seed_and_stage_and_skips_the_report_itself(run):
+    results = collect(run)
+    assert set(results["stage"]) == {"metrics", "data"} and results.loc[results["stage"] == "data", "seed"].isna().all()
+    assert list(board(results).columns) == [0, 1, 2] and set(board(results).index) == set(NAMES)
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', '[{"name": "x"}]', '[{"name": "x", "value": "high", "meaning": "m"}]', "[{"])
+def test_a_damaged_results_file_is_one_error_naming_it(run, content):
+    path = run / "seed1" / "probe" / "results.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ValueError, match="seed1.probe.results.json.*rerun"):
+        collect(run)
+    assert issubclass(ReportError, ValueError)
+
+
+def test_an_empty_run_gives_tables_that_say_so(tmp_path):
+    results = collect(tmp_path)
+    assert len(results) == 0 and set(judge_findings(board(results), all_findings())["verdict"]) == {OPEN}
+    assert set(judge_targets(board(results))["result"]) == {UNKNOWN}
+    assert NOT_YET in table2(results).values and len(table1(results)) == 15 and costs(tmp_path).empty and logs(tmp_path).empty
+    assert examples(tmp_path) == ([], None)
+
+
+def test_every_finding_is_true_of_the_papers_own_numbers():
+    found = all_findings()
+    assert len({finding.id for finding in found}) == len(found) >= 12
+    assert all(first.paper > second.paper for finding in found for first, second in finding.pairs)
+
+
+def test_the_three_words(run):
+    judged = judge_findings(board(collect(run)), all_findings()).set_index("id")["verdict"]
+    unmeasured = judged.index[judged.index.str.contains("larger-encoder|fine-tuning")]
+    assert set(judged[unmeasured]) == {OPEN} and set(judged.drop(unmeasured)) == {HOLDS}
+    two = judge_findings(board(collect(run))[[0, 1]], all_findings())
+    assert set(two["verdict"]) == {OPEN}
+    for seed in range(3):
+        meteor = {"au": 0.1 + seed / 1e3, "blip2": 0.3}
+        stage(run, f"seed{seed}", "metrics", **{f"table2/drawn-rafau/{model}/greedy/meteor": value for model, value in meteor.items()})
+    again = judge_findings(board(collect(run)), all_findings()).set_index("id")["verdict"]
+    assert again["au-beats-generic"] == FAILS and again["exp-most-complete"] == OPEN
+
+
+@pytest.mark.parametrize(("first", "second", "word"), [
+    ([2, 2.1, 2.2], [1, 1, 1], HOLDS), ([1, 1, 1], [2, 2.1, 2.2], FAILS), ([1, 1, 1], [1, 1, 1], FAILS), ([2, 2, 0], [1, 1, 1], OPEN),
+    ([9, 0.1, 0.1], [0, 0, 0], OPEN), ([2, 2], [1, 1], OPEN), ([2, 2, np.nan], [1, 1, 1], OPEN), ([], [], OPEN)])
+def test_verdict(first, second, word):
+    assert verdict(first, second) == word
+
+
+def test_a_claim_of_several_pairs():
+    assert together([HOLDS, HOLDS]) == HOLDS and together([HOLDS, OPEN]) == OPEN and together([OPEN, FAILS]) == FAILS and together([]) == OPEN
+
+
+def test_targets():
+    values = {target.name: 0.96 for target in TARGETS} | {"judge/drawn-rafau/blind/none/au_f1_full": 0.1}
+    values |= {target.beside: 0.4 for target in TARGETS if target.factor == 2}
+    good = judge_targets(pd.DataFrame({0: values}))
+    assert set(good["result"]) == {REACHED, ""}
+    f1 = {"au/greedy": 0.7, "exp/greedy": 0.61, "blind/none": 0.3}
+    values |= {f"judge/drawn-rafau/{model}/au_f1_full": value for model, value in f1.items()}
+    bad = judge_targets(pd.DataFrame({0: values}))
+    assert bad["result"].tolist().count(MISSED) == 3
+
+
+def test_ours_stand_below_the_papers(run):
+    results = collect(run)
+    au = table2(results).query("model == 'AU-BLIP' and llm == 'OPT-6.7B'")
+    assert au["source"].tolist() == ["paper", "drawn faces"] and au["rafau_meteor"].tolist()[0] == "0.263"
+    assert au["rafau_meteor"].tolist()[1].startswith("0.263 ±") and set(au["rafau_ada_sim"]) == {"90.55", NOT_YET}
+    probes = probe_table(results, 3).query("model == 'QFormer(Emot)' and source == 'drawn faces'")
+    assert probes["affectnet_accuracy"].item().startswith("5270.0")  # ours count from 0 to 1: here the paper's per cent, times 100
+    assert len(probe_table(results, 4)) == len(paper_table(4)) + 13
+    assert set(table5(results)["source"]) == {"paper, people", "drawn faces, exact truth", "drawn faces, people"}
+    assert table1(results).query("source == 'this run'")[["dataset", "images"]].values.tolist() == [["drawn-rafau", "40"]]
+
+
+def test_costs_and_logs(run):
+    timing = {"train_seconds": 8, "train_cpu_seconds": 10}
+    write_json(run / "seed0" / "step1-au" / "manifest.json", {"seconds": 9, "cpu_seconds": 12, "timing": timing})
+    write_json(run / "shared" / "data" / "manifest.json", {"seconds": 3, "cpu_seconds": 3})
+    (run / "seed0" / "step1-au" / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0, "itc": 1.0}) + "\n{")
+    total = cost_summary(costs(run))
+    assert total["cpu_seconds"] == 15 and total["rest_on_top"] == pytest.approx(0.5)
+    assert logs(run)[["model", "loss", "value"]].values.tolist() == [["au", "loss", 2.0], ["au", "itc", 1.0]]
+
+
+def test_examples_and_the_page(run):
+    cells = [{"id": f"{dataset}/{k}", "image": f"images.npy:{k}", "dataset": dataset, "split": "test", "au_present": [12], "au_absent": []}
+             for k, dataset in enumerate("aabb")]
+    data, records = run / "shared" / "data", pd.DataFrame(cells)
+    np.save(data / "images.npy", np.zeros((4, 16, 16, 3), np.uint8))
+    write_records(records, data / "records.parquet")
+    write_truth(pd.DataFrame({"id": records["id"], "aus": [[12]] * 4, "emotions": [["happiness"]] * 4}), data / "truth.parquet")
+    for model in ("au", "exp"):
+        cells = {"text": "<raises> lip corner", "aspect": "au", "writer": "model", "use": "predicted", "decode": "greedy"}
+        rows = [{"id": f"{name}/{model}", "record": name} | cells for name in records["id"]]
+        write_captions(pd.DataFrame(rows), run / "seed0" / f"caption-{model}" / "predictions.parquet")
+    found, seed = examples(run, 3)
+    assert seed == 0 and [one["dataset"] for one in found] == ["a", "b", "a"] and set(found[0]["captions"]) == {"au", "exp"}
+    page = Page("A <run>", run / "report")
+    page.html(examples_html(found))
+    page.table(pd.DataFrame({"a": ["<b>"]}), "t", "line")
+    text = page.write().read_text()
+    assert "&lt;raises&gt;" in text and "&lt;b&gt;" in text and "<caption>line</caption>" in text and "A &lt;run&gt;" in text
+    assert text.count("data:image/jpeg") == 3 and "<script" not in text and (run / "report" / "t.csv").exists()
