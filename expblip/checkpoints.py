@@ -6,20 +6,21 @@
 __all__ = ['FORMAT', 'DRAWN_BLIP2', 'STARTS', 'CheckpointError', 'save_checkpoint', 'load_checkpoint', 'part', 'fill', 'Start',
            'save_step1', 'load_step1', 'save_step2', 'load_captioner', 'save_start']
 
-# %% ../nbs/api/checkpoints.ipynb #ec8a4dd6
+# %% ../nbs/api/checkpoints.ipynb #ac62fa9b
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from .encoders import DrawnEncoder, EncoderConfig, hub_encoder
+from .encoders import DrawnEncoder, EncoderConfig
 from .io import load_tensors, project_root, read_json, save_tensors, sha256_file, write_json
-from .lm import load_lm, small_opt
+from .lm import load_lm
 from .qformer import QFormer, QFormerConfig
 from .step1 import Step1
 from .step2 import ExpressionCaptioner
 
-# %% ../nbs/api/checkpoints.ipynb #177a9ae0
+# %% ../nbs/api/checkpoints.ipynb #7f52591e
 FORMAT = 1
 
 
@@ -45,17 +46,24 @@ def load_checkpoint(
     folder: str | Path,  # a folder written by save_checkpoint
     check: bool = True,  # compare the weights' sha256 with the config's
 ) -> tuple[dict[str, torch.Tensor], dict]:  # float32 tensors, and the config
-    "Read a checkpoint folder. Raises CheckpointError for a missing file, an unknown format or a wrong hash; io.TensorFileError for a damaged tensor file."
+    "Read a checkpoint folder. Raises CheckpointError (missing file, unknown format, wrong hash) or io.TensorFileError (damaged tensor file)."
     folder = Path(folder)
     for name in ('config.json', 'model.safetensors'):
-        if not (folder / name).is_file(): raise CheckpointError(f'{folder}: no {name} there; name a folder written by a training stage, or build it with `make drawn-blip2`')
+        if not (folder / name).is_file():
+            raise CheckpointError(f'{folder}: no {name} there; name a folder written by a training stage, or build it with `make drawn-blip2`')
     config = read_json(folder / 'config.json')
-    if config.get('format') != FORMAT: raise CheckpointError(f'{folder}: checkpoint format {config.get("format")!r}, this version reads {FORMAT}: retrain, or use the matching version of expblip')
+    if config.get('format') != FORMAT:
+        raise CheckpointError(f'{folder}: checkpoint format {config.get("format")!r}, this version reads {FORMAT}: '
+                              'retrain, or use the matching version of expblip')
     state = load_tensors(folder / 'model.safetensors')
-    if check and sha256_file(folder / 'model.safetensors') != config['sha256']: raise CheckpointError(f'{folder}: model.safetensors is not the file that config.json describes (sha256 differs): restore or rebuild it')
+    if check and sha256_file(folder / 'model.safetensors') != config['sha256']:
+        raise CheckpointError(f'{folder}: model.safetensors is not the file that config.json describes (sha256 differs): restore or rebuild it')
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, config
 
-# %% ../nbs/api/checkpoints.ipynb #7952ac91
+# %% ../nbs/api/checkpoints.ipynb #c4ec71a6
+_Module = TypeVar('_Module', bound=nn.Module)
+
+
 def part(
     state: dict[str, torch.Tensor],  # a checkpoint's tensors
     prefix: str,  # such as "qformer"
@@ -65,19 +73,22 @@ def part(
 
 
 def fill(
-    module: nn.Module,  # to be filled
+    module: _Module,  # to be filled
     state: dict[str, torch.Tensor],  # its tensors
     what: str,  # for the error message
-) -> nn.Module:  # the module
+) -> _Module:  # the module
     "Load strictly. Raises CheckpointError naming what is missing, unexpected or of another shape."
     own = module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [f'{k}: {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} expected' for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-    if missing or extra or shapes: raise CheckpointError(f'{what}: the weights do not fit. missing {missing[:4]}, unexpected {extra[:4]}, shapes {shapes[:4]}: the configuration belongs to another checkpoint')
+    shapes = [f'{k}: {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} expected'
+              for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        raise CheckpointError(f'{what}: the weights do not fit. missing {missing[:4]}, unexpected {extra[:4]}, shapes {shapes[:4]}: '
+                              'the configuration belongs to another checkpoint')
     module.load_state_dict(state)
     return module
 
-# %% ../nbs/api/checkpoints.ipynb #868f0e1e
+# %% ../nbs/api/checkpoints.ipynb #d5456b1b
 DRAWN_BLIP2 = 'data/drawn-blip2'
 STARTS = ('blip2', 'encoder', 'nothing')
 
@@ -94,38 +105,47 @@ class Start:
         self.folder, self.parts = folder, parts
         self.state, self.config = load_checkpoint(folder)
         for name, want in self.config['files'].items():
-            if not (folder / name).is_file() or sha256_file(folder / name) != want: raise CheckpointError(f'{folder / name}: missing, or not the file that the config describes: restore it, or run `make drawn-blip2`')
+            if not (folder / name).is_file() or sha256_file(folder / name) != want:
+                raise CheckpointError(f'{folder / name}: missing, or not the file that the config describes: restore it, or run `make drawn-blip2`')
         self.lm, self.tok = load_lm(folder / 'lm', dtype)
 
     @property
-    def id(self) -> dict: return dict(name=self.folder.name, parts=self.parts, sha256=self.config['sha256'], files=self.config['files'])
+    def id(self) -> dict:
+        "What it is, for config.json: name, parts and hashes."
+        return dict(name=self.folder.name, parts=self.parts, sha256=self.config['sha256'], files=self.config['files'])
 
-    def encoder(self) -> DrawnEncoder:
+    def encoder(self) -> DrawnEncoder:  # pixels [B, 3, S, S] -> tokens [B, P, W]
         "The image encoder, in evaluation mode."
         enc = DrawnEncoder(EncoderConfig(**{**self.config['encoder'], 'channels': tuple(self.config['encoder']['channels'])}))
         if self.parts != 'nothing': fill(enc, part(self.state, 'encoder'), f'{self.folder} encoder')
         return enc.eval()
 
-    def step1(self, **switches) -> Step1:
-        "Q-Former and step 1's heads; switches go to Step1."
+    def step1(self,
+        **switches,  # detach, identical_negatives: see Step1
+    ) -> Step1:  # a fresh copy, in training mode
+        "Q-Former and step 1's heads."
         model = Step1(QFormer(QFormerConfig(**self.config['qformer'])), self.tok.convert_tokens_to_ids('[DEC]'), **switches)
-        if self.parts == 'blip2': fill(model, {k: v for k, v in self.state.items() if not k.startswith(('encoder.', 'proj.'))}, f'{self.folder} step 1')
+        own = {k: v for k, v in self.state.items() if not k.startswith(('encoder.', 'proj.'))}
+        if self.parts == 'blip2': fill(model, own, f'{self.folder} step 1')
         return model
 
-    def captioner(self, step1: Step1 | None = None, encoder: nn.Module | None = None) -> ExpressionCaptioner:
-        "The whole captioner; Q-Former and ln_vision come from a step-1 model when one is given."
+    def captioner(self,
+        step1: Step1 | None = None,  # gives Q-Former and ln_vision; None: this start's own
+        encoder: nn.Module | None = None,  # None: this start's own
+    ) -> ExpressionCaptioner:  # in training mode
+        "The whole captioner: encoder, Q-Former, projection, frozen language model."
         base = step1 or self.step1()
         model = ExpressionCaptioner(encoder or self.encoder(), base.qformer, self.lm, self.tok, base.ln_vision)
         if self.parts == 'blip2' and 'proj.weight' in self.state: fill(model.proj, part(self.state, 'proj'), f'{self.folder} projection')
         return model
 
-# %% ../nbs/api/checkpoints.ipynb #0ef7a4c3
+# %% ../nbs/api/checkpoints.ipynb #4f8d1f77
 def save_step1(
     folder: str | Path,  # where
     model: Step1,  # trained
     start: Start,  # what it began from
     **facts,  # model name, seed, steps ...: kept in config.json
-) -> Path:
+) -> Path:  # the folder
     "Write a step-1 checkpoint."
     return save_checkpoint(folder, model.state_dict(), dict(step=1, qformer=model.qformer.cfg.dict(), start=start.id, **facts))
 
@@ -137,7 +157,8 @@ def load_step1(
     "Read a step-1 checkpoint."
     state, config = load_checkpoint(folder)
     if config.get('step') != 1: raise CheckpointError(f'{folder}: this is not a step-1 checkpoint but step {config.get("step")}')
-    return fill(Step1(QFormer(QFormerConfig(**config['qformer'])), start.tok.convert_tokens_to_ids('[DEC]')), state, str(folder)).eval()
+    model = Step1(QFormer(QFormerConfig(**config['qformer'])), start.tok.convert_tokens_to_ids('[DEC]'))
+    return fill(model, state, str(folder)).eval()
 
 
 def save_step2(
@@ -145,7 +166,7 @@ def save_step2(
     model: ExpressionCaptioner,  # trained
     start: Start,  # what it began from, for the frozen language model
     **facts,  # model name, seed, steps ...
-) -> Path:
+) -> Path:  # the folder
     "Write a step-2 checkpoint: everything but the frozen language model."
     state = {k: v for k, v in model.state_dict().items() if not k.startswith('lm.')}
     return save_checkpoint(folder, state, dict(step=2, qformer=model.qformer.cfg.dict(), encoder=model.encoder.cfg.dict(), start=start.id, **facts))
@@ -157,23 +178,26 @@ def load_captioner(
 ) -> ExpressionCaptioner:  # in evaluation mode
     "Read a captioner. Raises CheckpointError when it was trained with another language model than `start` holds."
     state, config = load_checkpoint(folder)
-    if config.get('step') == 2 and config['start']['files'] != start.id['files']: raise CheckpointError(f'{folder}: was trained with another frozen language model than {start.folder}: sha256 differs')
-    model = ExpressionCaptioner(DrawnEncoder(EncoderConfig(**{**config['encoder'], 'channels': tuple(config['encoder']['channels'])})), QFormer(QFormerConfig(**config['qformer'])), start.lm, start.tok)
+    if config.get('step') == 2 and config['start']['files'] != start.id['files']:
+        raise CheckpointError(f'{folder}: was trained with another frozen language model than {start.folder}: sha256 differs')
+    encoder = DrawnEncoder(EncoderConfig(**{**config['encoder'], 'channels': tuple(config['encoder']['channels'])}))
+    model = ExpressionCaptioner(encoder, QFormer(QFormerConfig(**config['qformer'])), start.lm, start.tok)
     for name in ('encoder', 'qformer', 'ln_vision', 'proj'): fill(getattr(model, name), part(state, name), f'{folder} {name}')
     return model.eval()
 
-# %% ../nbs/api/checkpoints.ipynb #544e5164
+# %% ../nbs/api/checkpoints.ipynb #049b0906
 def save_start(
     folder: str | Path,  # where; gets model.safetensors, config.json and lm/
     model: ExpressionCaptioner,  # encoder, Q-Former, projection, language model
     step1: Step1,  # heads and temperature
     half: bool = True,  # float16 on disk
     **facts,  # data, seeds, steps: kept in config.json
-) -> Path:
-    "Write a start folder: weights in half precision, the language model and tokenizer in Hugging Face format, hashes of all files."
+) -> Path:  # the folder
+    "Write a start folder: weights, the language model and tokenizer in Hugging Face format, hashes of all files."
     import copy
     folder = Path(folder); (folder / 'lm').mkdir(parents=True, exist_ok=True)
     (copy.deepcopy(model.lm).half() if half else model.lm).save_pretrained(folder / 'lm'); model.tok.save_pretrained(folder / 'lm')
     state = {k: v for k, v in model.state_dict().items() if k.startswith(('encoder.', 'proj.'))} | step1.state_dict()
     files = {f'lm/{p.name}': sha256_file(p) for p in sorted((folder / 'lm').iterdir()) if p.is_file()}
-    return save_checkpoint(folder, state, dict(step=0, encoder=model.encoder.cfg.dict(), qformer=step1.qformer.cfg.dict(), files=files, **facts), half)
+    shapes = dict(encoder=model.encoder.cfg.dict(), qformer=step1.qformer.cfg.dict())
+    return save_checkpoint(folder, state, dict(step=0, **shapes, files=files, **facts), half)

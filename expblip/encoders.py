@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['EncoderConfig', 'ResidualStage', 'DrawnEncoder', 'HubEncoder', 'hub_encoder']
 
-# %% ../nbs/api/encoders.ipynb #2d964f99
+# %% ../nbs/api/encoders.ipynb #45bf6576
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
-# %% ../nbs/api/encoders.ipynb #eea963a5
+# %% ../nbs/api/encoders.ipynb #f08c1d19
 @dataclass
 class EncoderConfig:
     "Shape of the drawn world's image encoder."
     image_size: int = 96  # input pixels, square
-    channels: tuple = (24, 48, 96, 128)  # one convolutional stage each, every stage halves the map; the first has no residual block (it would cost as much as all others)
+    channels: tuple = (24, 48, 96, 128)  # one convolutional stage each, halving the map; the first has no residual block (it would cost most)
     width: int = 160  # token width
     layers: int = 2  # transformer layers over the last map
     heads: int = 4  # attention heads
@@ -33,7 +34,7 @@ class EncoderConfig:
         "Plain dictionary, for the checkpoint's config.json."
         return asdict(self)
 
-# %% ../nbs/api/encoders.ipynb #470b81da
+# %% ../nbs/api/encoders.ipynb #e226018f
 class ResidualStage(nn.Module):
     "A stride-2 convolution and, unless switched off, one residual block of two 3x3 convolutions."
     def __init__(self,
@@ -53,7 +54,7 @@ class ResidualStage(nn.Module):
         x = F.relu(self.down(x), inplace=True)
         return x if self.block is None else F.relu(x + self.block(x), inplace=True)
 
-# %% ../nbs/api/encoders.ipynb #45c83933
+# %% ../nbs/api/encoders.ipynb #9b6638ad
 class DrawnEncoder(nn.Module):
     "Convolutional stages and a short ViT: [B, 3, S, S] pixels to [B, 1 + side*side, width] tokens (first the class token)."
     def __init__(self,
@@ -63,13 +64,16 @@ class DrawnEncoder(nn.Module):
         self.cfg = cfg = cfg or EncoderConfig()
         widths = [3, *cfg.channels]
         self.stages = nn.Sequential(*[ResidualStage(a, b, i > 0) for i, (a, b) in enumerate(zip(widths, widths[1:]))])
-        self.vit = ViTModel(ViTConfig(hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads, intermediate_size=cfg.ffn, image_size=cfg.side,
+        self.vit = ViTModel(ViTConfig(
+            hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads, intermediate_size=cfg.ffn, image_size=cfg.side,
             patch_size=1, num_channels=cfg.channels[-1], hidden_dropout_prob=0., attention_probs_dropout_prob=0.), add_pooling_layer=False)
         self.width, self.image_size, self.tokens = cfg.width, cfg.image_size, 1 + cfg.side**2
         self.frozen_statistics = True
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def train(self, mode: bool = True):
+    def train(self,
+        mode: bool = True,  # False: evaluation
+    ):  # itself
         "As usual, but BatchNorm keeps its statistics while `frozen_statistics` is on."
         super().train(mode)
         if self.frozen_statistics:
@@ -81,14 +85,15 @@ class DrawnEncoder(nn.Module):
         pixels: Tensor,  # float [B, 3, S, S], normalised
     ) -> Tensor:  # [B, 1 + side*side, width]
         "All tokens of the last layer. Raises ValueError when the images have another size."
-        if pixels.shape[-1] != self.image_size: raise ValueError(f'images of {pixels.shape[-1]} px, but this encoder was built for {self.image_size}: resize them')
+        if pixels.shape[-1] != self.image_size:
+            raise ValueError(f'images of {pixels.shape[-1]} px, but this encoder was built for {self.image_size}: resize them')
         return self.vit(self.stages(pixels.contiguous(memory_format=torch.channels_last))).last_hidden_state
 
-# %% ../nbs/api/encoders.ipynb #849c0a98
+# %% ../nbs/api/encoders.ipynb #e1c6def3
 class HubEncoder(nn.Module):
     "A Hugging Face vision model as an encoder of patch tokens."
     def __init__(self,
-        model: nn.Module,  # any model whose output has last_hidden_state
+        model: Any,  # any model whose output has last_hidden_state
     ):
         super().__init__()
         self.model, cfg = model, model.config

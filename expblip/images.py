@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLIP_MEAN', 'CLIP_STD', 'ImageError', 'read_image', 'ImageStore', 'normalise', 'evaluation_view', 'training_view']
 
-# %% ../nbs/api/images.ipynb #7c876cd2
+# %% ../nbs/api/images.ipynb #3934169c
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-# %% ../nbs/api/images.ipynb #1d06a322
+# %% ../nbs/api/images.ipynb #38c7fd0d
 class ImageError(ValueError):
     "A picture that cannot be read: names the file and the reason."
 
@@ -30,7 +30,7 @@ def read_image(
         raise ImageError(f'{path}: cannot be read as an image ({e}): repair or remove this row') from e
     return np.asarray(rgb)
 
-# %% ../nbs/api/images.ipynb #9747f33c
+# %% ../nbs/api/images.ipynb #74168491
 class ImageStore:
     "Pictures of a record table by row number, from `images.npy:17` references or from files."
     def __init__(self,
@@ -42,7 +42,7 @@ class ImageStore:
         self.refs = [r.rpartition(':') if '.npy:' in r else ('', '', r) for r in refs]
         self.arrays = {name: np.load(self.folder / name, mmap_mode='r') for name in {r[0] for r in self.refs if r[0]}}
 
-    def __len__(self): return len(self.refs)
+    def __len__(self) -> int: return len(self.refs)  # pictures
 
     def __call__(self,
         rows,  # row numbers, any order
@@ -51,7 +51,7 @@ class ImageStore:
         out = [self.arrays[name][int(i)] if name else read_image(self.folder / i, self.size) for name, _, i in (self.refs[int(r)] for r in rows)]
         return torch.from_numpy(np.stack(out))
 
-# %% ../nbs/api/images.ipynb #389f190b
+# %% ../nbs/api/images.ipynb #5b1e9fff
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 

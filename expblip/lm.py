@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['SPECIALS', 'train_tokenizer', 'newline_id', 'pad_rows', 'lm_rows', 'qformer_rows', 'small_opt', 'load_lm']
 
-# %% ../nbs/api/lm.ipynb #3bcf12fb
+# %% ../nbs/api/lm.ipynb #61bf91f6
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-# %% ../nbs/api/lm.ipynb #76b76de1
+# %% ../nbs/api/lm.ipynb #966d2515
 SPECIALS = ('<s>', '<pad>', '</s>', '<unk>', '[CLS]', '[SEP]', '[DEC]')
 
 
@@ -25,11 +26,13 @@ def train_tokenizer(
     tok = Tokenizer(models.BPE(unk_token='<unk>'))
     tok.normalizer = normalizers.Lowercase()
     tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
-    tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab, special_tokens=list(SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='</s>', eos_token='</s>', pad_token='<pad>', unk_token='<unk>', cls_token='[CLS]', sep_token='[SEP]',
+    tok.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=list(SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, bos_token='</s>', eos_token='</s>', pad_token='<pad>', unk_token='<unk>', cls_token='[CLS]', sep_token='[SEP]',
         additional_special_tokens=['[DEC]'], clean_up_tokenization_spaces=False)
 
-# %% ../nbs/api/lm.ipynb #a3b01adf
+# %% ../nbs/api/lm.ipynb #76b8d290
 def newline_id(
     tok,  # a GPT-2 style tokenizer (OPT's, or ours)
 ) -> int:  # id of the single token "\n", BLIP-2's end of caption
@@ -37,9 +40,10 @@ def newline_id(
     for name in ('Ċ', '\n', '<0x0A>'):
         i = tok.convert_tokens_to_ids(name)
         if i is not None and i != tok.unk_token_id: return i
-    raise ValueError('this tokenizer has no single newline token, which BLIP-2 uses to end a caption: choose a language model with a byte-level vocabulary')
+    raise ValueError('this tokenizer has no single newline token, which BLIP-2 uses to end a caption: '
+                     'choose a language model with a byte-level vocabulary')
 
-# %% ../nbs/api/lm.ipynb #8d99a6f2
+# %% ../nbs/api/lm.ipynb #4ac18b97
 def pad_rows(
     rows: list[list[int]],  # token ids, one list a text
     pad: int,  # padding id
@@ -71,7 +75,7 @@ def qformer_rows(
     words = tok([t.strip() for t in texts], add_special_tokens=False).input_ids
     return [[tok.cls_token_id, *w[:max_tokens - 2], tok.sep_token_id] for w in words]
 
-# %% ../nbs/api/lm.ipynb #2c429433
+# %% ../nbs/api/lm.ipynb #29ea7c06
 def small_opt(
     tok,  # its tokenizer
     width: int = 192,  # hidden size
@@ -80,22 +84,26 @@ def small_opt(
     positions: int = 256,  # longest sequence
 ) -> OPTForCausalLM:  # random weights
     "A small language model of OPT's architecture, ending its captions with a newline."
-    cfg = OPTConfig(vocab_size=len(tok), hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_hidden_layers=layers, num_attention_heads=heads, max_position_embeddings=positions,
-        dropout=0., attention_dropout=0., pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=newline_id(tok), init_std=.02)
+    cfg = OPTConfig(
+        vocab_size=len(tok), hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
+        max_position_embeddings=positions, dropout=0., attention_dropout=0., init_std=.02,
+        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=newline_id(tok))
     return OPTForCausalLM(cfg)
 
-# %% ../nbs/api/lm.ipynb #9a251e94
+# %% ../nbs/api/lm.ipynb #af63a720
 def load_lm(
     name: str | Path,  # local folder or hub id
     dtype: torch.dtype | str = torch.float32,  # float32 on CPU, bfloat16 on GPU
     dropout: bool = False,  # keep the frozen model's dropout alive in training, as LAVIS does
 ):  # (model, tokenizer)
     "A frozen causal language model and its tokenizer. Raises FileNotFoundError when a folder is named that is not there."
-    if str(name).startswith(('.', '/')) and not Path(name).is_dir(): raise FileNotFoundError(f'no language model at {name}: build it with `make drawn-blip2`, or name a hub model such as facebook/opt-2.7b')
+    if str(name).startswith(('.', '/')) and not Path(name).is_dir():
+        raise FileNotFoundError(f'no language model at {name}: build it with `make drawn-blip2`, or name a hub model such as facebook/opt-2.7b')
     tok = AutoTokenizer.from_pretrained(str(name))
     model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype)
     model.requires_grad_(False)
     if not dropout:
+        m: Any
         for m in model.modules():
             if hasattr(m, 'dropout') and isinstance(m.dropout, float): m.dropout = 0.
     model.generation_config.eos_token_id = newline_id(tok)

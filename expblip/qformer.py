@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MASKS', 'attention_mask', 'QFormerConfig', 'Attention', 'FeedForward', 'Layer', 'QFormer']
 
-# %% ../nbs/api/qformer.ipynb #63915fad
+# %% ../nbs/api/qformer.ipynb #1a98995c
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# %% ../nbs/api/qformer.ipynb #69959033
+# %% ../nbs/api/qformer.ipynb #15ac0388
 MASKS = ('query', 'text', 'both', 'causal')  # ITC image side, ITC text side, ITM, ITG
 
 
@@ -35,7 +35,7 @@ def attention_mask(
         look &= order
     return look[:, None]
 
-# %% ../nbs/api/qformer.ipynb #d10a442c
+# %% ../nbs/api/qformer.ipynb #409c5e23
 @dataclass
 class QFormerConfig:
     "Shape of a Q-Former; the defaults are the drawn world's, `paper()` gives BERT-base with 32 queries (supplement 5)."
@@ -53,7 +53,9 @@ class QFormerConfig:
     eps: float = 1e-12  # LayerNorm epsilon, BERT's
 
     @classmethod
-    def paper(cls, encoder_width: int = 1408) -> 'QFormerConfig':
+    def paper(cls,
+        encoder_width: int = 1408,  # ViT-g/14's; ViT-B has 768
+    ) -> 'QFormerConfig':  # 186 M parameters
         "BLIP-2's sizes: BERT-base, 32 queries of 768, 256-wide ITC space."
         return cls(30523, encoder_width, 768, 12, 12, 3072, 2, 32, 512, 256)
 
@@ -61,7 +63,7 @@ class QFormerConfig:
         "Plain dictionary, for the checkpoint's config.json."
         return asdict(self)
 
-# %% ../nbs/api/qformer.ipynb #b997800a
+# %% ../nbs/api/qformer.ipynb #13a4eb2c
 class Attention(nn.Module):
     "Multi-head attention followed by BERT's residual and LayerNorm."
     def __init__(self,
@@ -89,14 +91,15 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.drop if self.training else 0.)
         return self.norm(x + F.dropout(self.out(y.transpose(1, 2).flatten(2)), self.drop, self.training))
 
-# %% ../nbs/api/qformer.ipynb #bb690367
+# %% ../nbs/api/qformer.ipynb #50749ba1
 class FeedForward(nn.Module):
     "Two linear layers with GELU, residual and LayerNorm."
     def __init__(self,
         cfg: QFormerConfig,  # sizes
     ):
         super().__init__()
-        self.up, self.down, self.norm, self.drop = nn.Linear(cfg.hidden, cfg.ffn), nn.Linear(cfg.ffn, cfg.hidden), nn.LayerNorm(cfg.hidden, cfg.eps), cfg.dropout
+        self.up, self.down = nn.Linear(cfg.hidden, cfg.ffn), nn.Linear(cfg.ffn, cfg.hidden)
+        self.norm, self.drop = nn.LayerNorm(cfg.hidden, cfg.eps), cfg.dropout
 
     def forward(self,
         x: Tensor,  # [B, L, hidden]
@@ -104,7 +107,7 @@ class FeedForward(nn.Module):
         "Expand, contract, add, normalise."
         return self.norm(x + F.dropout(self.down(F.gelu(self.up(x))), self.drop, self.training))
 
-# %% ../nbs/api/qformer.ipynb #2cae74c2
+# %% ../nbs/api/qformer.ipynb #dd720e8e
 class Layer(nn.Module):
     "Shared self-attention; then queries: cross-attention (if any) and their feed-forward; text: its own feed-forward."
     def __init__(self,
@@ -131,7 +134,7 @@ class Layer(nn.Module):
         q = self.ffn_query(q)
         return torch.cat([q, self.ffn_text(t)], 1) if t.size(1) else q
 
-# %% ../nbs/api/qformer.ipynb #42091cd0
+# %% ../nbs/api/qformer.ipynb #6d525535
 class QFormer(nn.Module):
     "Query tokens, text embeddings, layers and the language-model head of ITG."
     def __init__(self,
@@ -160,12 +163,15 @@ class QFormer(nn.Module):
         text_mask: Tensor | None = None,  # [B, T]
         weights: list | None = None,  # collects cross-attention weights
     ) -> tuple[Tensor, Tensor]:  # query rows [B, Q, hidden] and text rows [B, T, hidden] (either may be empty)
-        "One pass under one mask. Raises ValueError when the text is longer than `max_text`."
+        "One pass under one mask. Raises ValueError when the text is longer than `max_text`, or when queries have no image to look at."
         nq = 0 if kind == 'text' else self.cfg.queries
         parts = []
-        if nq: parts.append(self.query_tokens.expand(len(image), -1, -1))
+        if nq:
+            if image is None: raise ValueError(f"mask {kind!r} needs image tokens: only 'text' goes without")
+            parts.append(self.query_tokens.expand(len(image), -1, -1))
         if ids is not None:
-            if ids.size(1) > self.cfg.max_text: raise ValueError(f'text of {ids.size(1)} tokens, but this Q-Former has {self.cfg.max_text} positions: lower max_tokens')
+            if ids.size(1) > self.cfg.max_text:
+                raise ValueError(f'text of {ids.size(1)} tokens, but this Q-Former has {self.cfg.max_text} positions: lower max_tokens')
             parts.append(self.words(ids) + self.positions.weight[:ids.size(1)])
         x = F.dropout(self.norm(torch.cat(parts, 1)), self.cfg.dropout, self.training)
         mask = None if kind == 'query' else attention_mask(kind, nq, text_mask)

@@ -6,14 +6,14 @@
 __all__ = ['ITM_PRIOR', 'similarity', 'smoothed_cross_entropy', 'gather', 'itc_loss', 'hard_negatives', 'itg_loss', 'Step1',
            'held_out_scores']
 
-# %% ../nbs/api/step1.ipynb #3af1fd3f
+# %% ../nbs/api/step1.ipynb #528bfcd6
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .qformer import QFormer
 
-# %% ../nbs/api/step1.ipynb #57bbfc8b
+# %% ../nbs/api/step1.ipynb #e23b043c
 def similarity(
     image: Tensor,  # [N, Q, D] unit query features
     text: Tensor,  # [M, D] unit text features
@@ -21,7 +21,7 @@ def similarity(
     "Cosine of every image with every text, taking the best query."
     return torch.einsum('nqd,md->nmq', image, text).amax(-1)
 
-# %% ../nbs/api/step1.ipynb #9d9c9a43
+# %% ../nbs/api/step1.ipynb #4ef36af7
 def smoothed_cross_entropy(
     logits: Tensor,  # [N, M]
     target: Tensor,  # [N] index of the right column
@@ -34,7 +34,7 @@ def smoothed_cross_entropy(
     spread = logp.masked_fill(ignore, 0.).sum(1) / (~ignore).sum(1)
     return -((1 - smoothing) * right + smoothing * spread).mean()
 
-# %% ../nbs/api/step1.ipynb #c319f4a3
+# %% ../nbs/api/step1.ipynb #a3ea5eff
 def gather(
     x: Tensor,  # this process's rows [B, ...]
     grad: bool = False,  # let the gradient flow back to the other processes
@@ -68,7 +68,7 @@ def itc_loss(
     ignore = torch.zeros_like(same) if identical_negatives else same.scatter(1, target[:, None], False)
     return (smoothed_cross_entropy(i2t, target, ignore, smoothing) + smoothed_cross_entropy(t2i, target, ignore, smoothing)) / 2, i2t, t2i
 
-# %% ../nbs/api/step1.ipynb #1afad46b
+# %% ../nbs/api/step1.ipynb #185a9d7d
 def hard_negatives(
     sim: Tensor,  # [B, N] similarities over temperature
     own: Tensor,  # bool [B, N] True where drawing is forbidden (own pair, identical captions)
@@ -79,10 +79,10 @@ def hard_negatives(
     p = torch.where(ok[:, None], p.masked_fill(own, 0.) + 1e-9 * (~own), torch.ones_like(p))
     return torch.multinomial(p, 1)[:, 0], ok
 
-# %% ../nbs/api/step1.ipynb #63fec159
+# %% ../nbs/api/step1.ipynb #3f90613c
 ITM_PRIOR = 0.6365141682948128  # nats: entropy of one right pair in three
 
-# %% ../nbs/api/step1.ipynb #dacbc542
+# %% ../nbs/api/step1.ipynb #81463930
 def itg_loss(
     logits: Tensor,  # [B, T, V] scores after each text position
     ids: Tensor,  # [B, T] [CLS] words [SEP] padding
@@ -93,7 +93,7 @@ def itg_loss(
     real = mask[:, 1:].bool()
     return F.cross_entropy(logits[:, :-1][real].float(), ids[:, 1:][real], label_smoothing=smoothing)
 
-# %% ../nbs/api/step1.ipynb #b45c7e26
+# %% ../nbs/api/step1.ipynb #61e9ef7d
 class Step1(nn.Module):
     "Q-Former with the heads of ITC, ITM and ITG on top of frozen image features."
     def __init__(self,
@@ -109,22 +109,31 @@ class Step1(nn.Module):
         self.vision_proj, self.text_proj = nn.Linear(cfg.hidden, cfg.projection), nn.Linear(cfg.hidden, cfg.projection)
         self.itm_head, self.temp = nn.Linear(cfg.hidden, 2), nn.Parameter(torch.tensor(.07))
 
-    def image_features(self, queries: Tensor) -> Tensor:
-        "Unit ITC features of the queries, [B, Q, D]."
+    def image_features(self,
+        queries: Tensor,  # [B, Q, hidden] query rows of the Q-Former
+    ) -> Tensor:  # [B, Q, D]
+        "Unit ITC features of the queries."
         return F.normalize(self.vision_proj(queries), dim=-1)
 
-    def text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        "Unit ITC feature of each text, [B, D], from [CLS] with the text alone."
+    def text_features(self,
+        ids: Tensor,  # [B, T] [CLS] words [SEP] padding
+        mask: Tensor,  # [B, T]
+    ) -> Tensor:  # [B, D]
+        "Unit ITC feature of each text, from [CLS] with the text alone."
         return F.normalize(self.text_proj(self.qformer('text', ids=ids, text_mask=mask)[1][:, 0]), dim=-1)
 
-    def match(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        "ITM scores [B, 2] of (no, yes): queries and text see each other, the queries' answers are averaged."
+    def match(self,
+        image: Tensor,  # [B, P, encoder_width] tokens after ln_vision
+        ids: Tensor,  # [B, T] [CLS] words [SEP] padding
+        mask: Tensor,  # [B, T]
+    ) -> Tensor:  # [B, 2] scores of (no, yes)
+        "ITM scores: queries and text see each other, the queries' answers are averaged."
         return self.itm_head(self.qformer('both', image, ids, mask)[0]).mean(1)
 
     def forward(self,
         image: Tensor,  # [B, P, encoder_width] tokens of the frozen encoder
         ids: Tensor,  # [B, T] [CLS] words [SEP] padding
-        mask: Tensor,  # [B, T]
+        mask: Tensor,  # [B, T] 1 for real tokens
         group: Tensor,  # [B] equal numbers = word for word the same caption
     ) -> dict[str, Tensor]:  # loss, itc, itm, itg, and the accuracies itc_acc, itm_acc
         "All three losses of one batch (BLIP-2, section 3.1), summed 1:1:1."
@@ -132,13 +141,21 @@ class Step1(nn.Module):
         dec = ids.clone(); dec[:, 0] = self.dec_id
         queries, words = self.qformer('causal', image, dec, mask)  # queries cannot see text: the same pass serves ITC
         same = group[:, None] == gather(group)[None]
-        itc, i2t, t2i = itc_loss(self.image_features(queries), self.text_features(ids, mask), self.temp, same, self.detach, self.identical_negatives)
+        features = self.image_features(queries), self.text_features(ids, mask)
+        itc, i2t, t2i = itc_loss(*features, self.temp, same, self.detach, self.identical_negatives)
         itm, itm_acc = self.itm(image, ids, mask, i2t, t2i, same)
         itg = itg_loss(self.qformer.logits(words), ids, mask)
         hit = same.gather(1, i2t.argmax(1)[:, None]).float().mean()
         return dict(loss=itc + itm + itg, itc=itc, itm=itm, itg=itg, itc_acc=hit, itm_acc=itm_acc)
 
-    def itm(self, image: Tensor, ids: Tensor, mask: Tensor, i2t: Tensor, t2i: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    def itm(self,
+        image: Tensor,  # [B, P, encoder_width] tokens after ln_vision
+        ids: Tensor,  # [B, T]
+        mask: Tensor,  # [B, T]
+        i2t: Tensor,  # [B, N] image-to-text similarities of ITC, from which wrong texts are drawn
+        t2i: Tensor,  # [B, N] text-to-image similarities, for wrong images
+        same: Tensor,  # bool [B, N] word for word the same caption
+    ) -> tuple[Tensor, Tensor]:  # loss in nats a pair, and accuracy
         "Loss and accuracy of matching: texts [own, own, wrong] with images [own, wrong, own]."
         b = len(ids)
         rank = torch.distributed.get_rank() if same.size(0) != same.size(1) else 0
@@ -150,7 +167,9 @@ class Step1(nn.Module):
         texts_all, masks_all = (_gather_padded(x) for x in (ids, mask))
         width = max(ids.size(1), texts_all.size(1))
         wide = lambda x: F.pad(x, (0, width - x.size(1)))
-        scores = self.match(torch.cat([image, images_all[wrong_image], image]), torch.cat([wide(ids), wide(ids), texts_all[wrong_text]]), torch.cat([wide(mask), wide(mask), masks_all[wrong_text]]))
+        images = torch.cat([image, images_all[wrong_image], image])
+        texts, masks = torch.cat([wide(ids), wide(ids), texts_all[wrong_text]]), torch.cat([wide(mask), wide(mask), masks_all[wrong_text]])
+        scores = self.match(images, texts, masks)
         labels = torch.cat([ids.new_ones(b), ids.new_zeros(2 * b)])
         keep = torch.cat([torch.ones_like(ok), ok, ok])
         return F.cross_entropy(scores[keep].float(), labels[keep]), (scores.argmax(1) == labels)[keep].float().mean()
@@ -161,7 +180,7 @@ def _gather_padded(x: Tensor) -> Tensor:
     width = gather(x.new_tensor([[x.size(1)]])).max()
     return gather(F.pad(x, (0, int(width) - x.size(1))))
 
-# %% ../nbs/api/step1.ipynb #89ce2732
+# %% ../nbs/api/step1.ipynb #9108e991
 @torch.no_grad()
 def held_out_scores(
     model: Step1,  # trained or not
@@ -170,7 +189,7 @@ def held_out_scores(
     mask: Tensor,  # [N, T]
     group: Tensor,  # [N] equal numbers = identical captions
     seed: int = 0,  # draws the wrong pairs
-) -> dict[str, float]:  # recall@1 and @5 (image to text, identical captions count as right), chance levels, ITM accuracy balanced over right and wrong pairs
+) -> dict[str, float]:  # recall@1, @5 (image to text, identical captions count as right), chance, ITM accuracy (balanced) and AUC
     "Judge alignment on held-out pairs: ITC retrieval and ITM with *random* different captions, against their chance levels."
     model.eval()
     x = model.ln_vision(image)
@@ -182,7 +201,9 @@ def held_out_scores(
     wrong = torch.multinomial(p, 1, generator=g)[:, 0]
     yes, no = model.match(x, ids, mask), model.match(x, ids[wrong], mask[wrong])
     right = (yes.argmax(1) == 1).float().mean().item(), (no.argmax(1) == 0).float().mean().item()
-    return dict(recall_at_1=same.gather(1, top[:, :1]).float().mean().item(), recall_at_5=same.gather(1, top).any(1).float().mean().item(), chance_at_1=same.float().mean().item(),
+    return dict(
+        recall_at_1=same.gather(1, top[:, :1]).float().mean().item(), recall_at_5=same.gather(1, top).any(1).float().mean().item(),
+        chance_at_1=same.float().mean().item(),
         itm_balanced_accuracy=sum(right) / 2, itm_auc=_auc(yes[:, 1] - yes[:, 0], no[:, 1] - no[:, 0]))
 
 

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['DECODES', 'ExpressionCaptioner', 'lm_hidden', 'trainable']
 
-# %% ../nbs/api/step2.ipynb #2cfba6c0
+# %% ../nbs/api/step2.ipynb #43efe2c6
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,16 +15,20 @@ from torch.nn import functional as F
 from .lm import lm_rows, newline_id, pad_rows
 from .qformer import QFormer
 
-# %% ../nbs/api/step2.ipynb #e00e45d3
+# %% ../nbs/api/step2.ipynb #7d851219
 DECODES = ('greedy', 'beam', 'sample')
 
 
 class ExpressionCaptioner(nn.Module):
     "Image encoder, ln_vision, Q-Former (queries only), projection, frozen language model."
+    encoder: Any
+    qformer: QFormer
+    lm: Any
+
     def __init__(self,
         encoder: nn.Module,  # pixels [B, 3, S, S] -> tokens [B, P, W]
         qformer: QFormer,  # from step 1
-        lm: nn.Module,  # frozen causal language model (Hugging Face)
+        lm: Any,  # frozen causal language model (Hugging Face)
         tok,  # its tokenizer
         ln_vision: nn.LayerNorm | None = None,  # from step 1; a fresh one when None
     ):
@@ -32,16 +38,22 @@ class ExpressionCaptioner(nn.Module):
         self.proj = nn.Linear(qformer.cfg.hidden, lm.get_input_embeddings().embedding_dim)
         lm.requires_grad_(False)
 
-    def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        "Image tokens [B, P, W] and query outputs [B, Q, hidden]: what the probes of tables 3 and 4 look at."
+    def features(self,
+        pixels: Tensor,  # [B, 3, S, S] normalised
+    ) -> tuple[Tensor, Tensor]:  # [B, P, W] and [B, Q, hidden]
+        "Image tokens and query outputs: what the probes of tables 3 and 4 look at."
         tokens = self.encoder(pixels)
         return tokens, self.qformer('query', self.ln_vision(tokens))[0]
 
-    def prefix(self, pixels: Tensor) -> Tensor:
-        "The soft prefix [B, Q, language-model width]."
+    def prefix(self,
+        pixels: Tensor,  # [B, 3, S, S] normalised
+    ) -> Tensor:  # [B, Q, language-model width]
+        "The soft prefix: query outputs, projected."
         return self.proj(self.features(pixels)[1])
 
-    def train(self, mode: bool = True):
+    def train(self,
+        mode: bool = True,  # False: evaluation
+    ):  # itself
         "As usual, but the frozen language model stays in evaluation mode."
         super().train(mode)
         self.lm.eval()
@@ -52,7 +64,7 @@ class ExpressionCaptioner(nn.Module):
         ids: Tensor,  # [B, T] rows of lm.lm_rows: </s>, words, newline, padding
         mask: Tensor,  # [B, T]
     ) -> dict[str, Tensor]:  # loss: nats a token; token_acc
-        "Language-model loss of the caption given the picture (no label smoothing; with an empty prompt the start token is a target too, as in LAVIS)."
+        "Loss of the caption given the picture (no label smoothing; with an empty prompt the start token is a target too, as in LAVIS)."
         hidden = lm_hidden(self.lm, self.prefix(pixels), ids, mask)
         logits = self.lm.get_output_embeddings()(hidden)  # only where there is something to predict
         target = ids[mask.bool()]
@@ -74,11 +86,14 @@ class ExpressionCaptioner(nn.Module):
         self.eval()
         prefix = self.prefix(pixels).to(self.lm.dtype)
         start = self.lm.get_input_embeddings()(torch.full((len(prefix), 1), self.tok.bos_token_id, device=prefix.device))
-        how = dict(greedy=dict(do_sample=False, num_beams=1), beam=dict(do_sample=False, num_beams=beams), sample=dict(do_sample=True, num_beams=1, top_p=top_p, top_k=0, temperature=temperature))[decode]
+        ways: dict[str, dict[str, Any]] = dict(
+            greedy=dict(do_sample=False, num_beams=1), beam=dict(do_sample=False, num_beams=beams),
+            sample=dict(do_sample=True, num_beams=1, top_p=top_p, top_k=0, temperature=temperature))
         if seed is not None: torch.manual_seed(seed)
         embeds = torch.cat([prefix, start], 1)
-        out = self.lm.generate(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device), max_new_tokens=max_new_tokens,
-            repetition_penalty=repetition_penalty, eos_token_id=newline_id(self.tok), pad_token_id=self.tok.pad_token_id, **how)
+        seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        out = self.lm.generate(inputs_embeds=embeds, attention_mask=seen, max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty,
+                               eos_token_id=newline_id(self.tok), pad_token_id=self.tok.pad_token_id, **ways[decode])
         return [t.strip() for t in self.tok.batch_decode(out, skip_special_tokens=True)]
 
     def rows(self,
@@ -88,9 +103,9 @@ class ExpressionCaptioner(nn.Module):
         "Token rows of some captions, padded to the longest."
         return pad_rows(lm_rows(self.tok, texts, max_tokens), self.tok.pad_token_id)
 
-# %% ../nbs/api/step2.ipynb #0fa1ec46
+# %% ../nbs/api/step2.ipynb #34755777
 def lm_hidden(
-    lm: nn.Module,  # causal language model
+    lm: Any,  # causal language model (Hugging Face)
     prefix: Tensor,  # [B, Q, width] soft prefix
     ids: Tensor,  # [B, T] padded token rows
     mask: Tensor,  # [B, T]
@@ -102,7 +117,7 @@ def lm_hidden(
     q = prefix.size(1)
     return states[:, q - 1:-1][mask.bool()]
 
-# %% ../nbs/api/step2.ipynb #d4e035e8
+# %% ../nbs/api/step2.ipynb #4768e16e
 def trainable(
     model: ExpressionCaptioner,  # the model
     train_encoder: bool = True,  # the paper trains the image encoder in step 2
