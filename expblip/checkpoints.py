@@ -144,6 +144,7 @@ def save_step1(
     folder: str | Path,  # where
     model: Step1,  # trained
     start: Start,  # what it began from
+    /,
     **facts,  # model name, seed, steps ...: kept in config.json
 ) -> Path:  # the folder
     "Write a step-1 checkpoint."
@@ -165,6 +166,7 @@ def save_step2(
     folder: str | Path,  # where
     model: ExpressionCaptioner,  # trained
     start: Start,  # what it began from, for the frozen language model
+    /,
     **facts,  # model name, seed, steps ...
 ) -> Path:  # the folder
     "Write a step-2 checkpoint: everything but the frozen language model."
