@@ -69,6 +69,8 @@ class DrawnEncoder(nn.Module):
             patch_size=1, num_channels=cfg.channels[-1], hidden_dropout_prob=0., attention_probs_dropout_prob=0.), add_pooling_layer=False)
         self.width, self.image_size, self.tokens = cfg.width, cfg.image_size, 1 + cfg.side**2
         self.frozen_statistics = True
+        for name, value in (('token_mean', 0.), ('token_scale', 1.), ('token_code', 0.)):
+            self.register_buffer(name, torch.full((self.tokens, self.width), value))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self,
@@ -87,7 +89,20 @@ class DrawnEncoder(nn.Module):
         "All tokens of the last layer. Raises ValueError when the images have another size."
         if pixels.shape[-1] != self.image_size:
             raise ValueError(f'images of {pixels.shape[-1]} px, but this encoder was built for {self.image_size}: resize them')
-        return self.vit(self.stages(pixels.contiguous(memory_format=torch.channels_last))).last_hidden_state
+        tokens = self.vit(self.stages(pixels.contiguous(memory_format=torch.channels_last))).last_hidden_state
+        return (tokens - self.token_mean) * self.token_scale + self.token_code
+
+    @torch.no_grad()
+    def standardise(self,
+        tokens: Tensor,  # float [N, P, width] this encoder's tokens of many pictures, before any standardising
+    ) -> 'DrawnEncoder':  # itself
+        "Fix token statistics: from now on each token varies with unit spread around a code of its position."
+        mean, spread = tokens.mean(0), tokens.std(0)
+        code = mean - mean.mean(0)
+        self.token_mean = mean
+        self.token_scale = 1 / (spread + .1 * spread.mean())
+        self.token_code = code / code.std()
+        return self
 
 # %% ../nbs/api/encoders.ipynb #e1c6def3
 class HubEncoder(nn.Module):

@@ -135,8 +135,8 @@ def read_graph(
             faults.append(f"stage {name}: needs `notebook:`")
             continue
         faults += [f"stage {name}: unknown key {key!r} (known: {', '.join(sorted(_KEYS))})" for key in stage if key not in _KEYS]
-        if stage.get("scope", "seed") not in ("seed", "shared"):
-            faults.append(f"stage {name}: scope is seed or shared, not {stage['scope']!r}")
+        if stage.get("scope", "seed") not in ("seed", "shared", "run"):
+            faults.append(f"stage {name}: scope is seed, shared or run, not {stage['scope']!r}")
     if faults:
         raise GraphError(f"{path}: " + "; ".join(faults))
     return graph
@@ -167,11 +167,12 @@ def expand(
     for stage, entry in graph["stages"].items():
         loops = entry.get("foreach") or {}
         keys = {str(value) for values in loops.values() for value in values}
-        for seed in [None] if entry.get("scope") == "shared" else seeds:
+        scope = entry.get("scope", "seed")
+        for seed in seeds if scope == "seed" else [None]:
             for values in itertools.product(*loops.values()):
                 variables = dict(zip(loops, values))
                 label = "-".join([stage, *map(str, values)])
-                name = f"{'shared' if seed is None else f'seed{seed}'}/{label}"
+                name = label if scope == "run" else f"{'shared' if seed is None else f'seed{seed}'}/{label}"
                 pick = lambda table: {key: _chosen(value, variables, keys) for key, value in (table or {}).items()}  # noqa: B023, E731
                 params = {key: value for key, value in pick(entry.get("params")).items() if value is not None}
                 out = f"{outputs}/{run}/{name}"

@@ -153,7 +153,8 @@ class QFormer(nn.Module):
 
     @staticmethod
     def _init(m: nn.Module):
-        if isinstance(m, (nn.Linear, nn.Embedding)): nn.init.normal_(m.weight, std=.02)
+        if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=m.in_features**-.5)  # at small widths BERT's 0.02 would drown the image
+        if isinstance(m, nn.Embedding): nn.init.normal_(m.weight, std=.02)
         if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
 
     def forward(self,

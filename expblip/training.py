@@ -105,7 +105,7 @@ def fit(
     from accelerate.utils import set_seed
     set_seed(plan.seed)
     precision = 'bf16' if plan.device == 'cuda' else 'no'
-    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=precision, gradient_accumulation_steps=plan.accumulate)
+    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=precision)
     opt = torch.optim.AdamW(decay_groups(named, plan.weight_decay), plan.lr)
     model, opt = acc.prepare(model, opt)
     micro = plan.batch // (acc.num_processes * plan.accumulate)

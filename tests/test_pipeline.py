@@ -326,5 +326,5 @@ def test_command_line(project, monkeypatch, capsys):
 def test_the_real_graph_holds_together():
     root = Path(__file__).resolve().parents[1]
     found = expand(read_graph(root / "pipeline.yaml"), "r", "smoke", [0, 1, 2])
-    assert {"shared/data", "seed0/step1-au", "seed2/step2-exp", "seed1/caption-blip2", "seed0/metrics", "shared/report"} <= set(found)
+    assert {"shared/data", "seed0/step1-au", "seed2/step2-exp", "seed1/caption-blip2", "seed0/metrics", "report"} <= set(found)
     assert all(need in found for instance in found.values() for need in instance.needs)
