@@ -42,14 +42,14 @@ SCALES: dict[str, tuple] = {
     "blip2.batch":          (8,      48,     128,    128),
     "features.views":       (2,      2,      2,      1),  # views of each picture encoded once for step 1
     "step1.recipe":         (None,   None,   "paper", "paper"),
-    "step1.steps":          (3,      150,    None,   None),
+    "step1.steps":          (3,      100,    None,   None),
     "step1.batch":          (8,      48,     None,   None),
     "step1.lr":             (3e-4,   6e-4,   None,   None),
     "step1.lr_min":         (1e-5,   2e-5,   None,   None),
     "step1.warmup":         (1,      15,     None,   None),
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
-    "step2.steps":          (3,      400,    None,   None),
+    "step2.steps":          (3,      350,    None,   None),
     "step2.batch":          (8,      64,     None,   None),
     "step2.lr":             (3e-4,   1.2e-3, None,   None),
     "step2.lr_min":         (1e-5,   2e-5,   None,   None),
@@ -58,7 +58,7 @@ SCALES: dict[str, tuple] = {
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
     "caption.max_new":      (24,     80,     200,    200),
-    "detector.steps":       (3,      400,    5000,   5000),
+    "detector.steps":       (3,      300,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
     "metrics.limit":        (24,     300,    0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
     "ablation.steps":       (3,      150,    1000,   1000),

@@ -49,7 +49,7 @@ class QFormerConfig:
     queries: int = 12  # number of query tokens
     max_text: int = 128  # text positions
     projection: int = 96  # width of the shared ITC space
-    dropout: float = 0.1  # hidden and attention dropout in training
+    dropout: float = 0.  # hidden and attention dropout in training; at this size 0.1 (BERT's) keeps ITC at chance for hundreds of steps
     eps: float = 1e-12  # LayerNorm epsilon, BERT's
 
     @classmethod
@@ -57,7 +57,7 @@ class QFormerConfig:
         encoder_width: int = 1408,  # ViT-g/14's; ViT-B has 768
     ) -> 'QFormerConfig':  # 186 M parameters
         "BLIP-2's sizes: BERT-base, 32 queries of 768, 256-wide ITC space."
-        return cls(30523, encoder_width, 768, 12, 12, 3072, 2, 32, 512, 256)
+        return cls(30523, encoder_width, 768, 12, 12, 3072, 2, 32, 512, 256, .1)
 
     def dict(self) -> dict:
         "Plain dictionary, for the checkpoint's config.json."
