@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -55,6 +56,9 @@ def _imports(source: str, package: str, module: str = "") -> set[str]:
     return {name for name in found if name == package or name.startswith(f"{package}.")}
 
 
+_PARSING = threading.Lock()
+
+
 @lru_cache(maxsize=512)
 def _module(path: Path, mtime_ns: int, size: int, package: str, module: str) -> tuple[str, frozenset[str]]:
     "Hash and imports of one source file."
@@ -72,16 +76,17 @@ def module_hashes(
 ) -> dict[str, str]:  # dotted module name -> SHA-256 of its code
     "The package modules that a notebook imports, transitively."
     folder, found = Path(package), {}  # type: Path, dict[str, str]
-    waiting = set().union(*(_imports(cell["source"], folder.name) for cell in notebook_cells(notebook)))
-    while waiting:
-        name = waiting.pop()
-        path = folder.parent.joinpath(*name.split("."))
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if name in found or name == folder.name or not file.is_file():
-            continue
-        stat = file.stat()
-        found[name], imported = _module(file.resolve(), stat.st_mtime_ns, stat.st_size, folder.name, name)
-        waiting |= imported
+    with _PARSING:
+        waiting = set().union(*(_imports(cell["source"], folder.name) for cell in notebook_cells(notebook)))
+        while waiting:
+            name = waiting.pop()
+            path = folder.parent.joinpath(*name.split("."))
+            file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            if name in found or name == folder.name or not file.is_file():
+                continue
+            stat = file.stat()
+            found[name], imported = _module(file.resolve(), stat.st_mtime_ns, stat.st_size, folder.name, name)
+            waiting |= imported
     return dict(sorted(found.items()))
 
 # %% ../nbs/api/manifest.ipynb #b066fa2a

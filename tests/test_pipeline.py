@@ -1,17 +1,20 @@
 """The pipeline on throw-away notebooks: freshness rule by rule, failures of every kind, kill -9, parallel branches, one lock."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from expblip import manifest as manifests
 from expblip.graph import GraphError, expand, notebook_parameters, read_graph
-from expblip.manifest import read_manifest, stale
+from expblip.manifest import module_hashes, read_manifest, stale
 from expblip.pipeline import main, run
 from expblip.runs import RunLock, plan
 
@@ -117,6 +120,26 @@ def test_what_makes_stale(finished, file, content, expected):
     finally:
         path.unlink() if old is None else touched(path, old)
     assert reasons(finished) == {}
+
+
+def test_stages_may_ask_at_the_same_time():
+    """Python 3.11 raises SystemError when two threads build syntax trees at once and a garbage collection lets them take turns."""
+    project = Path(__file__).resolve().parents[1]
+    turns, old = (lambda *_: time.sleep(0)), gc.get_threshold()
+
+    def ask(_):
+        manifests._module.cache_clear()
+        return module_hashes(project / "nbs/stages/10_data.ipynb", project / "expblip")
+
+    gc.callbacks.append(turns)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(ask, range(4)))
+    finally:
+        gc.callbacks.remove(turns)
+        gc.set_threshold(*old)
+    assert len(found[0]) > 3 and all(each == found[0] for each in found)
 
 
 def test_notebook_edits(finished):
