@@ -109,16 +109,18 @@ def file_states(
 _OURS = ("manifest.json", "notebook*.ipynb", "progress.txt*", "timing.json", "running.json", "resume/*", ".*")
 
 
+def _like(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def output_names(
     folder: str | Path,  # folder of a stage instance
-    patterns: Iterable[str] = (),  # what others may read; () = every file but the pipeline's own
+    patterns: Iterable[str] = (),  # what others may read; () = every file; never the pipeline's own, whatever a pattern says
 ) -> list[str]:  # names relative to the folder
     "The output files of a stage."
     folder, patterns = Path(folder), list(patterns)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if patterns:
-        return sorted(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-    return sorted(name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in _OURS))
+    return sorted(name for name in names if not _like(name, _OURS) and (not patterns or _like(name, patterns)))
 
 
 def content_hash(
@@ -207,7 +209,7 @@ def stale(
     for name, value in current(instance, instances, root, package)["key"].items():
         if reason := _difference(name, manifest["key"].get(name), value):
             return reason
-    outputs = manifest["outputs"]
+    outputs = {name: state for name, state in manifest["outputs"].items() if not _like(name, _OURS)}
     now = file_states(folder, outputs, outputs)
     for name in outputs:
         if now.get(name, {}).get("sha256") != outputs[name]["sha256"]:

@@ -22,7 +22,7 @@ GRAPH = """
 package: pkg
 stages:
   start: {notebook: start.ipynb, scope: shared, reads: ["{table}"], outs: [n.txt]}
-  left: {notebook: step.ipynb, inputs: {before: start}, outs: [n.txt]}
+  left: {notebook: step.ipynb, inputs: {before: start}, outs: [n.txt, "*.json"]}
   right: {notebook: step.ipynb, params: {add: 10}, inputs: {before: start}, outs: [n.txt]}
   total: {notebook: total.ipynb, scope: shared, inputs: {parts: [left, right]}, outs: [n.txt]}
 """
