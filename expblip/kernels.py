@@ -34,7 +34,7 @@ def kernel_environment(
     found = dict.fromkeys(names, str(threads))
     found |= {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"}
     found |= {"PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))}
-    found |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    found |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     return found | ({"HF_HUB_OFFLINE": "1"} if scale in OFFLINE_SCALES else {})
 
 # %% ../nbs/api/kernels.ipynb #e2aad783
