@@ -60,11 +60,15 @@ def rate(
 def decay_groups(
     named: list[tuple[str, nn.Parameter]],  # what is trained
     weight_decay: float = .05,  # for matrices (paper 4.1)
-) -> list[dict]:  # AdamW groups
-    "Two groups: matrices with decay, everything of fewer than two dimensions or named bias without (as LAVIS main)."
-    plain = [p for n, p in named if p.dim() < 2 or n.endswith('bias')]
-    ids = {id(p) for p in plain}
-    return [dict(params=[p for _, p in named if id(p) not in ids], weight_decay=weight_decay), dict(params=plain, weight_decay=0.)]
+    encoder_share: float = 1.,  # learning rate of the image encoder, as a share of everybody else's
+) -> list[dict]:  # AdamW groups, each with the key `share`; empty ones are left out
+    "Matrices with decay; everything of fewer than two dimensions or named bias without (as LAVIS main); the encoder's apart when its share is not 1."
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in named:
+        share = encoder_share if name.startswith('encoder.') else 1.
+        decay = 0. if p.dim() < 2 or name.endswith('bias') else weight_decay
+        groups.setdefault((decay, share), []).append(p)
+    return [dict(params=params, weight_decay=decay, share=share) for (decay, share), params in sorted(groups.items(), reverse=True)]
 
 # %% ../nbs/api/training.ipynb #16419e17
 class BrokenLoss(RuntimeError):
@@ -86,6 +90,7 @@ class Plan:
     device: str = 'cpu'  # cpu, cuda or mps
     every: int = 10  # steps between two lines of the log
     window: int = 8  # batches sorted by length together
+    encoder_share: float = 1.  # learning rate of the image encoder, as a share of lr
 
 
 def fit(
@@ -106,7 +111,7 @@ def fit(
     set_seed(plan.seed)
     precision = 'bf16' if plan.device == 'cuda' else 'no'
     acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=precision)
-    opt = torch.optim.AdamW(decay_groups(named, plan.weight_decay), plan.lr)
+    opt = torch.optim.AdamW(decay_groups(named, plan.weight_decay, plan.encoder_share), plan.lr)
     model, opt = acc.prepare(model, opt)
     micro = plan.batch // (acc.num_processes * plan.accumulate)
     if micro < 1:
@@ -118,7 +123,7 @@ def fit(
     try:
         with Progress(plan.steps, label) as bar:
             for step, order in enumerate(batch_order(lengths, plan.batch, plan.steps, plan.seed, plan.window)):
-                for group in opt.param_groups: group['lr'] = rate(step, plan.steps, plan.lr, plan.lr_min, plan.warmup)
+                for group in opt.param_groups: group['lr'] = group['share'] * rate(step, plan.steps, plan.lr, plan.lr_min, plan.warmup)
                 for k in range(plan.accumulate):
                     at = (k * acc.num_processes + acc.process_index) * micro
                     mine = order[at:at + micro]

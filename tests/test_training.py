@@ -50,6 +50,13 @@ def test_only_matrices_decay():
     assert len(plain["params"]) == 4 and plain["weight_decay"] == 0
 
 
+def test_the_encoder_may_learn_at_a_share_of_the_rate():
+    net = nn.ModuleDict(dict(encoder=nn.Linear(3, 4), proj=nn.Linear(4, 2)))
+    groups = decay_groups(list(net.named_parameters()), .1, .25)
+    assert {(g["share"], g["weight_decay"]): [p.shape for p in g["params"]] for g in groups} == {
+        (1., .1): [(2, 4)], (1., 0.): [(2,)], (.25, .1): [(4, 3)], (.25, 0.): [(4,)]}
+
+
 class Toy(nn.Module):
     def __init__(self): super().__init__(); self.lin = nn.Linear(1, 1)
     def forward(self, x, y): return dict(loss=(self.lin(x)[:, 0] - y).square().mean())
