@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'generic_faces', 'draw_pool', 'EncoderPretraining', 'EncoderBatches', 'LMPretraining', 'document_rows',
-           'LMBatches', 'continue_notes', 'encode_views', 'FrozenStep2']
+           'LMBatches', 'continue_notes', 'SoftNotes', 'SoftBatches', 'encode_views', 'FrozenStep2']
 
-# %% ../nbs/api/pretraining.ipynb #b0a2baa7
+# %% ../nbs/api/pretraining.ipynb #f4074f23
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .documents import NOTES, Noted
 from .drawing import draw_many
 from .encoders import DrawnEncoder, HubEncoder
 from .faces import DRAWN_AUS, Face, express, legalise, sample_identity, sample_scene
@@ -23,7 +24,7 @@ from .images import evaluation_view, normalise
 from .lm import lm_rows, newline_id, pad_rows
 from .step2 import ExpressionCaptioner, lm_hidden
 
-# %% ../nbs/api/pretraining.ipynb #359862d9
+# %% ../nbs/api/pretraining.ipynb #0775c40d
 def generic_faces(
     n: int,  # how many
     seed: int,  # decides all of them; people differ from those of the data sets, which are drawn from other streams
@@ -46,7 +47,7 @@ def draw_pool(
     images = np.concatenate([draw_many(faces[i:i + 256], size) for i in range(0, len(faces), 256)])
     return images, np.stack([landmarks(f, size) for f in faces]).astype('float32') / (size / 2) - 1
 
-# %% ../nbs/api/pretraining.ipynb #94d5e76a
+# %% ../nbs/api/pretraining.ipynb #87f7974d
 OBJECTIVES = ('landmarks', 'mae')
 
 
@@ -62,7 +63,7 @@ class EncoderPretraining(nn.Module):
         self.encoder, self.objective, self.points = encoder, objective, points
         encoder.frozen_statistics = False
         side, width = encoder.cfg.side, encoder.width
-        self.patch = encoder.image_size // side
+        self.patch, self.quiet = encoder.image_size // side, (side * side * width)**-.5
         self.head = nn.Linear(side * side * width, 2 * points) if objective == 'landmarks' else nn.Linear(width, 3 * self.patch**2)
 
     def forward(self,
@@ -72,7 +73,7 @@ class EncoderPretraining(nn.Module):
     ) -> dict[str, Tensor]:  # loss; error: mean landmark error in picture sides, or mean pixel error
         "One batch of the chosen objective."
         if self.objective == 'landmarks':
-            guess = self.head(self.encoder(pixels)[:, 1:].flatten(1)).unflatten(1, (self.points, 2))
+            guess = self.head(self.quiet * self.encoder(pixels)[:, 1:].flatten(1)).unflatten(1, (self.points, 2))
             return dict(loss=30 * F.smooth_l1_loss(guess, points, beta=.02), error=(guess - points).norm(dim=-1).mean() / 2)
         mask = hidden[:, None].to(pixels.dtype)
         guess = self.head(self.encoder(pixels * (1 - F.interpolate(mask, scale_factor=self.patch)))[:, 1:])
@@ -108,9 +109,9 @@ class EncoderBatches:
         points = (torch.from_numpy(self.points[i]) - shift[:, None]) / scale[:, None, None]
         return dict(pixels=pixels, points=points, hidden=torch.rand(b, self.side, self.side, generator=self.generator) < .5)
 
-# %% ../nbs/api/pretraining.ipynb #a1fa64a7
+# %% ../nbs/api/pretraining.ipynb #0fa06753
 class LMPretraining(nn.Module):
-    "Next-word loss on the caption of notes -> caption documents."
+    "Next-word loss on the caption of notes -> caption documents, the notes written out."
     lm: Any
 
     def __init__(self,
@@ -174,7 +175,74 @@ def continue_notes(
                              eos_token_id=newline_id(tok), pad_token_id=tok.pad_token_id)
     return [t.strip() for t in tok.batch_decode(out[:, ids.size(1):], skip_special_tokens=True)]
 
-# %% ../nbs/api/pretraining.ipynb #792699c4
+# %% ../nbs/api/pretraining.ipynb #f9f57ee2
+class SoftNotes(nn.Module):
+    "Next-word loss on captions whose notes are sums of learned vectors."
+    def __init__(self,
+        lm: Any,  # causal language model (Hugging Face), trained further
+        notes: Sequence[str] = NOTES,  # the words that may be noted down
+        slots: int = 12,  # vectors of the prefix, as many as the Q-Former has queries
+        noise: float = .35,  # loudest spread of the evidence for notes that do not hold
+    ):
+        super().__init__()
+        width = lm.get_input_embeddings().embedding_dim
+        self.lm, self.noise, self.index = lm, noise, {n: i for i, n in enumerate(notes)}
+        self.vectors, self.base = nn.Parameter(.5 * torch.randn(len(notes), width)), nn.Parameter(.1 * torch.randn(slots, width))
+
+    def prefix(self,
+        notes: Tensor,  # float [B, N] 1 where a note holds
+    ) -> Tensor:  # [B, slots, width]
+        "A soft prefix; in training with hints of random loudness, in evaluation as clear as they come."
+        place = (3 * torch.randn(*notes.shape, len(self.base), device=notes.device)).softmax(-1)
+        if self.training:
+            loud, doubt = .5 + torch.rand(len(notes), 1, device=notes.device), self.noise * torch.rand(len(notes), 1, device=notes.device)
+            notes = notes * loud + doubt * torch.randn_like(notes)
+        return self.base + torch.einsum('bn,bns,nd->bsd', notes, place, self.vectors)
+
+    def forward(self,
+        notes: Tensor,  # float [B, N]
+        ids: Tensor,  # [B, T] rows of lm.lm_rows
+        mask: Tensor,  # [B, T]
+    ) -> dict[str, Tensor]:  # loss in nats a token
+        "One batch of documents."
+        logits = self.lm.get_output_embeddings()(lm_hidden(self.lm, self.prefix(notes), ids, mask))
+        return dict(loss=F.cross_entropy(logits, ids[mask.bool()]))
+
+    @torch.no_grad()
+    def say(self,
+        notes: Tensor,  # float [B, N]
+        tok,  # tokenizer
+        max_new_tokens: int = 110,  # longest caption
+    ) -> list[str]:  # greedy captions
+        "What the language model says to some notes."
+        self.eval()
+        start = self.lm.get_input_embeddings()(notes.new_full((len(notes), 1), tok.bos_token_id, dtype=torch.long))
+        out = self.lm.generate(inputs_embeds=torch.cat([self.prefix(notes), start], 1), max_new_tokens=max_new_tokens, do_sample=False,
+                               eos_token_id=newline_id(tok), pad_token_id=tok.pad_token_id)
+        return [t.strip() for t in tok.batch_decode(out, skip_special_tokens=True)]
+
+# %% ../nbs/api/pretraining.ipynb #e1a8b78d
+class SoftBatches:
+    "Sample numbers to SoftNotes' keywords."
+    def __init__(self,
+        model: SoftNotes,  # knows the order of the notes
+        documents: Sequence[Noted],  # from documents.noted
+        tok,  # tokenizer
+    ):
+        self.rows, self.pad = lm_rows(tok, [d.text for d in documents], 200), tok.pad_token_id
+        self.where, self.width = [[model.index[n] for n in d.notes] for d in documents], len(model.index)
+        self.lengths = np.array(list(map(len, self.rows)))
+
+    def __call__(self,
+        i: np.ndarray,  # [B] sample numbers
+    ) -> dict:  # notes [B, N], ids and mask [B, T]
+        "One batch, padded to its longest caption."
+        ids, mask = pad_rows([self.rows[k] for k in i], self.pad)
+        notes = torch.zeros(len(i), self.width)
+        for row, k in zip(notes, i): row[self.where[k]] = 1
+        return dict(notes=notes, ids=ids, mask=mask)
+
+# %% ../nbs/api/pretraining.ipynb #2507378b
 @torch.no_grad()
 def encode_views(
     encoder: DrawnEncoder | HubEncoder,  # frozen
@@ -200,7 +268,7 @@ def encode_views(
         if progress: progress(at + len(raw))
     return out
 
-# %% ../nbs/api/pretraining.ipynb #f5b2b416
+# %% ../nbs/api/pretraining.ipynb #d2c1abea
 class FrozenStep2(nn.Module):
     "Step 2 with the image encoder left out: query pass, projection and frozen language model on cached tokens."
     def __init__(self,

@@ -51,13 +51,14 @@ class QFormerConfig:
     projection: int = 96  # width of the shared ITC space
     dropout: float = 0.  # hidden and attention dropout in training; at this size 0.1 (BERT's) keeps ITC at chance for hundreds of steps
     eps: float = 1e-12  # LayerNorm epsilon, BERT's
+    gain: float = 3.  # how much sharper and louder than usual a fresh cross-attention starts; 1 = as BERT's layers
 
     @classmethod
     def paper(cls,
         encoder_width: int = 1408,  # ViT-g/14's; ViT-B has 768
     ) -> 'QFormerConfig':  # 186 M parameters
         "BLIP-2's sizes: BERT-base, 32 queries of 768, 256-wide ITC space."
-        return cls(30523, encoder_width, 768, 12, 12, 3072, 2, 32, 512, 256, .1)
+        return cls(30523, encoder_width, 768, 12, 12, 3072, 2, 32, 512, 256, .1, gain=1.)
 
     def dict(self) -> dict:
         "Plain dictionary, for the checkpoint's config.json."
@@ -150,6 +151,8 @@ class QFormer(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(cfg.vocab))
         self.apply(self._init)
         nn.init.normal_(self.query_tokens, std=.02)  # zero queries would all stay identical
+        for look in [layer.cross for layer in self.layers if layer.cross is not None]:
+            for part, g in ((look.query, cfg.gain**.5), (look.key, cfg.gain**.5), (look.out, cfg.gain)): part.weight.data *= g
 
     @staticmethod
     def _init(m: nn.Module):
