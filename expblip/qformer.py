@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MASKS', 'attention_mask', 'QFormerConfig', 'Attention', 'FeedForward', 'Layer', 'QFormer']
 
-# %% ../nbs/api/qformer.ipynb #1a98995c
+# %% ../nbs/api/qformer.ipynb #ab297a79
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# %% ../nbs/api/qformer.ipynb #15ac0388
+# %% ../nbs/api/qformer.ipynb #9ff4ac72
 MASKS = ('query', 'text', 'both', 'causal')  # ITC image side, ITC text side, ITM, ITG
 
 
@@ -35,7 +35,7 @@ def attention_mask(
         look &= order
     return look[:, None]
 
-# %% ../nbs/api/qformer.ipynb #409c5e23
+# %% ../nbs/api/qformer.ipynb #4a7b9ec6
 @dataclass
 class QFormerConfig:
     "Shape of a Q-Former; the defaults are the drawn world's, `paper()` gives BERT-base with 32 queries (supplement 5)."
@@ -64,7 +64,7 @@ class QFormerConfig:
         "Plain dictionary, for the checkpoint's config.json."
         return asdict(self)
 
-# %% ../nbs/api/qformer.ipynb #13a4eb2c
+# %% ../nbs/api/qformer.ipynb #9ba18641
 class Attention(nn.Module):
     "Multi-head attention followed by BERT's residual and LayerNorm."
     def __init__(self,
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.drop if self.training else 0.)
         return self.norm(x + F.dropout(self.out(y.transpose(1, 2).flatten(2)), self.drop, self.training))
 
-# %% ../nbs/api/qformer.ipynb #50749ba1
+# %% ../nbs/api/qformer.ipynb #d03b784e
 class FeedForward(nn.Module):
     "Two linear layers with GELU, residual and LayerNorm."
     def __init__(self,
@@ -108,7 +108,7 @@ class FeedForward(nn.Module):
         "Expand, contract, add, normalise."
         return self.norm(x + F.dropout(self.down(F.gelu(self.up(x))), self.drop, self.training))
 
-# %% ../nbs/api/qformer.ipynb #dd720e8e
+# %% ../nbs/api/qformer.ipynb #4baf4b10
 class Layer(nn.Module):
     "Shared self-attention; then queries: cross-attention (if any) and their feed-forward; text: its own feed-forward."
     def __init__(self,
@@ -135,7 +135,7 @@ class Layer(nn.Module):
         q = self.ffn_query(q)
         return torch.cat([q, self.ffn_text(t)], 1) if t.size(1) else q
 
-# %% ../nbs/api/qformer.ipynb #6d525535
+# %% ../nbs/api/qformer.ipynb #7a0d0fc0
 class QFormer(nn.Module):
     "Query tokens, text embeddings, layers and the language-model head of ITG."
     def __init__(self,

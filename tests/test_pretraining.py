@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from expblip.documents import appearance_caption
+from expblip.documents import KINDS, NOTES, Noted, appearance_caption, noted
 from expblip.encoders import DrawnEncoder, EncoderConfig
 from expblip.faces import appearance, coded, legal
 from expblip.facs import parse
 from expblip.images import evaluation_view
 from expblip.lm import lm_rows, newline_id, pad_rows, small_opt, train_tokenizer
 from expblip.pretraining import (
-    OBJECTIVES, EncoderBatches, EncoderPretraining, FrozenStep2, LMBatches, LMPretraining, continue_notes, document_rows, draw_pool, encode_views,
-    generic_faces)
+    OBJECTIVES, EncoderBatches, EncoderPretraining, FrozenStep2, LMBatches, LMPretraining, SoftBatches, SoftNotes, continue_notes, document_rows,
+    draw_pool, encode_views, generic_faces)
 from expblip.qformer import QFormer, QFormerConfig
 from expblip.step2 import ExpressionCaptioner
 
@@ -109,6 +109,43 @@ def test_notes_learned_by_heart_are_continued_alone_or_together():
     for _ in range(100): loss = model(**b)["loss"]; opt.zero_grad(); loss.backward(); opt.step()
     said = continue_notes(lm, TOK, rows, 30)
     assert said == [d.split("\n")[1].lower() for d in DOCS] == [continue_notes(lm, TOK, [r], 30)[0] for r in rows]
+
+
+BOTH = [Noted("It is a people who raises cheek and pulls lip corner.", "rule", [6, 12]), Noted("The face shows happiness.", "emotion", None, ["happiness"])]
+
+
+def test_soft_notes_are_where_the_document_says():
+    soft = SoftNotes(small_opt(TOK, 32, 2, 2), slots=3)
+    b = SoftBatches(soft, BOTH, TOK)(np.array([0, 1]))
+    assert [[NOTES[k] for k in row.nonzero()[:, 0]] for row in b["notes"]] == [["au6", "au12", "rule"], ["happiness", "emotion"]]
+    soft.eval()
+    # wherever a note is put, its whole vector is in the prefix: the slots add up
+    total = soft.prefix(b["notes"]).sum(1) - soft.base.sum(0)
+    assert torch.allclose(total, b["notes"] @ soft.vectors, atol=1e-4)
+    soft.train()
+    doubtful = soft.prefix(b["notes"]).sum(1) - soft.base.sum(0)
+    assert not torch.allclose(doubtful, b["notes"] @ soft.vectors, atol=1e-2)
+
+
+def test_soft_notes_learned_by_heart_and_all_kinds_have_words():
+    torch.manual_seed(0)
+    soft = SoftNotes(small_opt(TOK, 64, 2, 2), slots=4)
+    feed, opt = SoftBatches(soft, BOTH, TOK), torch.optim.AdamW(soft.parameters(), 3e-3)
+    for _ in range(120): loss = soft(**feed(np.arange(2)))["loss"]; opt.zero_grad(); loss.backward(); opt.step()
+    assert soft.say(feed(np.arange(2))["notes"], TOK, 30) == [d.text.lower() for d in BOTH]
+    assert all(set(noted(kind, s).notes) <= set(NOTES) for kind in KINDS for s in range(100))
+
+
+def test_the_landmark_head_answers_quietly():
+    "One update of Adam may not move a guess by more than about a picture side, whatever the number of tokens."
+    torch.manual_seed(0)
+    images, points = draw_pool(generic_faces(8, 0), 48)
+    model = EncoderPretraining(DrawnEncoder(SMALL), points.shape[1])
+    batch = EncoderBatches(images, points, 32, 8)(np.arange(8))
+    opt = torch.optim.AdamW(model.head.parameters(), 2e-3)
+    before = model(**batch)["error"].item()
+    model(**batch)["loss"].backward(); opt.step()
+    assert abs(model(**batch)["error"].item() - before) < .25
 
 
 def test_cached_tokens_are_the_encoders_own_and_other_views_differ():

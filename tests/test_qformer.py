@@ -109,3 +109,14 @@ def test_tied_head_and_sizes_of_the_paper(model):
 def test_queries_start_different():
     tokens = QFormer(CFG).query_tokens[0]
     assert torch.cdist(tokens, tokens).fill_diagonal_(1).min() > .01
+
+
+def test_a_fresh_reader_lets_the_picture_through():
+    "With the gain, most of what a query says depends on the picture; at BERT's loudness most of it does not."
+    torch.manual_seed(0)
+    tokens = torch.nn.functional.layer_norm(torch.randn(200, 37, 160), (160,))
+    def share(gain):
+        torch.manual_seed(1)
+        with torch.no_grad(): out = QFormer(QFormerConfig(gain=gain)).eval()("query", tokens)[0]
+        return (out.var(0).mean() / out.pow(2).mean()).item()
+    assert share(3.) > .5 > .3 > share(1.)
