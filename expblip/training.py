@@ -162,14 +162,10 @@ class Step1Batches:
         seed: int = 0,  # which view is taken
     ):
         self.features, self.record, self.rows, self.pad = features, record, rows, pad
+        self.lengths = np.array([len(r) for r in rows])  # for `batch_order`
         index: dict[str, int] = {}
         self.group = np.array([index.setdefault(t, len(index)) for t in texts])
         self.rng = np.random.default_rng((seed, 1))
-
-    @property
-    def lengths(self) -> np.ndarray:
-        "Tokens of each sample [N], for `batch_order`."
-        return np.array([len(r) for r in self.rows])
 
     def __call__(self,
         i: np.ndarray,  # [B] sample numbers
@@ -193,12 +189,8 @@ class Step2Batches:
         augment: bool = True,  # crop and flip (paper 4.1)
     ):
         self.store, self.record, self.rows, self.pad, self.size, self.augment = store, record, rows, pad, size, augment
+        self.lengths = np.array([len(r) for r in rows])  # for `batch_order`
         self.generator = torch.Generator().manual_seed(seed)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        "Tokens of each sample [N], for `batch_order`."
-        return np.array([len(r) for r in self.rows])
 
     def __call__(self,
         i: np.ndarray,  # [B] sample numbers
