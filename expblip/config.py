@@ -56,7 +56,8 @@ SCALES: dict[str, tuple] = {
     "step2.lr":             (3e-4,   1.2e-3, None,   None),
     "step2.lr_min":         (1e-5,   2e-5,   None,   None),
     "step2.warmup":         (1,      30,     None,   None),
-    "step2.encoder_share":  (0.1,    0.1,    1.0,    1.0),  # a small encoder is easily spoilt before the Q-Former reads it
+    "step2.encoder_share":  (0.5,    0.5,    1.0,    1.0),
+    "step2.encoder_warmup": (2,      120,    0,      0),  # a small encoder is easily spoilt before the Q-Former reads it
     "step2.max_tokens":     (96,     96,     200,    200),
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
@@ -235,6 +236,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS, "init": START, "start": PARTS,
         "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,
         "encoder_share": Knob(float, "learning rate of the image encoder as a share of lr", 1.0, low=0, high=1),
+        "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
     "features": {
         "records": RECORDS, "init": START, "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1)},

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from expblip.images import ImageStore
-from expblip.training import BrokenLoss, Plan, Step1Batches, Step2Batches, batch_order, captions_for, curves, decay_groups, fit, rate
+from expblip.training import BrokenLoss, Plan, Step1Batches, Step2Batches, awake, batch_order, captions_for, curves, decay_groups, fit, rate
 
 torch.set_num_threads(1)
 
@@ -50,11 +50,31 @@ def test_only_matrices_decay():
     assert len(plain["params"]) == 4 and plain["weight_decay"] == 0
 
 
-def test_the_encoder_may_learn_at_a_share_of_the_rate():
+def test_the_encoder_has_groups_of_its_own():
     net = nn.ModuleDict(dict(encoder=nn.Linear(3, 4), proj=nn.Linear(4, 2)))
-    groups = decay_groups(list(net.named_parameters()), .1, .25)
-    assert {(g["share"], g["weight_decay"]): [p.shape for p in g["params"]] for g in groups} == {
-        (1., .1): [(2, 4)], (1., 0.): [(2,)], (.25, .1): [(4, 3)], (.25, 0.): [(4,)]}
+    groups = decay_groups(list(net.named_parameters()), .1)
+    assert {(g["encoder"], g["weight_decay"]): [p.shape for p in g["params"]] for g in groups} == {
+        (False, .1): [(2, 4)], (False, 0.): [(2,)], (True, .1): [(4, 3)], (True, 0.): [(4,)]}
+
+
+def test_the_encoder_sleeps_then_wakes():
+    assert [awake(s, 0) for s in (0, 5)] == [1., 1.]
+    assert [awake(s, 8) for s in (0, 4, 5, 6, 8, 80)] == [0., 0., .25, .5, 1., 1.]
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__(); torch.manual_seed(0)
+        self.encoder, self.proj = nn.Linear(1, 3), nn.Linear(3, 1)
+
+    def forward(self, x, y): return dict(loss=(self.proj(self.encoder(x))[:, 0] - y).square().mean())
+
+
+@pytest.mark.parametrize("steps, moved", [(4, False), (8, True)])
+def test_a_sleeping_encoder_does_not_move(steps, moved):
+    net = Two(); before = [p.clone() for p in net.encoder.parameters()]
+    fit(net, list(net.named_parameters()), make, np.ones(64), Plan(steps, 8, 1e-2, 1e-2, 0, encoder_warmup=8))
+    assert moved != all(torch.equal(a, b) for a, b in zip(before, net.encoder.parameters()))
 
 
 class Toy(nn.Module):
