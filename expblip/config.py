@@ -39,8 +39,8 @@ SCALES: dict[str, tuple] = {
     "lm.soft_steps":        (4,      1000,   3000,   3000),
     "lm.batch":             (16,     48,     48,     48),
     "blip2.faces":          (64,     6000,   100000, 200000),
-    "blip2.steps1":         (3,      200,    10000,  20000),
-    "blip2.steps2":         (3,      200,    10000,  20000),
+    "blip2.steps1":         (3,      600,    10000,  20000),
+    "blip2.steps2":         (3,      300,    10000,  20000),
     "blip2.batch":          (8,      48,     128,    128),
     "features.views":       (2,      2,      2,      1),  # views of each picture encoded once for step 1
     "step1.recipe":         (None,   None,   "paper", "paper"),
@@ -51,13 +51,13 @@ SCALES: dict[str, tuple] = {
     "step1.warmup":         (1,      15,     None,   None),
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
-    "step2.steps":          (3,      350,    None,   None),
+    "step2.steps":          (3,      400,    None,   None),
     "step2.batch":          (8,      64,     None,   None),
-    "step2.lr":             (3e-4,   1.2e-3, None,   None),
+    "step2.lr":             (3e-4,   1.5e-3, None,   None),
     "step2.lr_min":         (1e-5,   2e-5,   None,   None),
     "step2.warmup":         (1,      30,     None,   None),
-    "step2.encoder_share":  (0.5,    0.5,    1.0,    1.0),
-    "step2.encoder_warmup": (2,      120,    0,      0),  # a small encoder is easily spoilt before the Q-Former reads it
+    "step2.encoder_share":  (0.7,    0.7,    1.0,    1.0),
+    "step2.encoder_warmup": (2,      80,     0,      0),  # a small encoder is easily spoilt before the Q-Former reads it
     "step2.max_tokens":     (96,     96,     200,    200),
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all

@@ -51,7 +51,7 @@ class QFormerConfig:
     projection: int = 96  # width of the shared ITC space
     dropout: float = 0.  # hidden and attention dropout in training; at this size 0.1 (BERT's) keeps ITC at chance for hundreds of steps
     eps: float = 1e-12  # LayerNorm epsilon, BERT's
-    gain: float = 3.  # how much sharper and louder than usual a fresh cross-attention starts; 1 = as BERT's layers
+    gain: float = 2.  # how much sharper and louder than usual a fresh cross-attention starts; 1 = as BERT's layers
 
     @classmethod
     def paper(cls,
