@@ -151,8 +151,9 @@ class QFormer(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(cfg.vocab))
         self.apply(self._init)
         nn.init.normal_(self.query_tokens, std=.02)  # zero queries would all stay identical
-        for look in [layer.cross for layer in self.layers if layer.cross is not None]:
-            for part, g in ((look.query, cfg.gain**.5), (look.key, cfg.gain**.5), (look.out, cfg.gain)): part.weight.data *= g
+        for name, p in self.named_parameters():
+            if name.endswith(('.cross.query.weight', '.cross.key.weight')): p.data *= cfg.gain**.5
+            if name.endswith('.cross.out.weight'): p.data *= cfg.gain
 
     @staticmethod
     def _init(m: nn.Module):

@@ -69,7 +69,7 @@ def decay_groups(
     named: list[tuple[str, nn.Parameter]],  # what is trained
     weight_decay: float = .05,  # for matrices (paper 4.1)
 ) -> list[dict]:  # AdamW groups, each with the key `encoder`; empty ones are left out
-    "Matrices with decay; everything of fewer than two dimensions or named bias without (as LAVIS main); the image encoder's apart, to have its own pace."
+    "Matrices with decay; everything of fewer than two dimensions or named bias without (as LAVIS main); the image encoder's apart."
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, p in named:
         decay = 0. if p.dim() < 2 or name.endswith('bias') else weight_decay

@@ -111,7 +111,8 @@ def test_notes_learned_by_heart_are_continued_alone_or_together():
     assert said == [d.split("\n")[1].lower() for d in DOCS] == [continue_notes(lm, TOK, [r], 30)[0] for r in rows]
 
 
-BOTH = [Noted("It is a people who raises cheek and pulls lip corner.", "rule", [6, 12]), Noted("The face shows happiness.", "emotion", None, ["happiness"])]
+BOTH = [Noted("It is a people who raises cheek and pulls lip corner.", "rule", [6, 12]),
+        Noted("The face shows happiness.", "emotion", None, ["happiness"])]
 
 
 def test_soft_notes_are_where_the_document_says():
