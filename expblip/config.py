@@ -51,6 +51,9 @@ SCALES: dict[str, tuple] = {
     "step1.warmup":         (1,      15,     None,   None),
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
+    "step2.steps.au":       (None,   800,    None,   None),  # actions are many and small
+    "step2.steps.exp":      (None,   600,    None,   None),
+    "step2.steps.emot":     (None,   250,    None,   None),  # one word is soon learned
     "step2.steps":          (3,      400,    None,   None),
     "step2.batch":          (8,      64,     None,   None),
     "step2.lr":             (3e-4,   1.5e-3, None,   None),
