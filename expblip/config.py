@@ -215,7 +215,7 @@ STAGES: dict[str, dict[str, Knob]] = {
     "encoder": {
         "objective": Knob(str, "dense generic pretraining; best: the one whose probe is better after `compare` updates", "best",
                           choices=("best", "landmarks", "mae")),
-        "compare": _count("updates of each objective in the comparison; 0: none, then name the objective", 0),
+        "compare": _count("updates of each objective before the best is chosen; a named objective is trained at once", 250, low=1),
         "faces": _count("faces drawn for it", low=1), "steps": _count("updates"), "batch": _count("faces an update", low=1),
         "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100),
         },

@@ -134,7 +134,7 @@ def document(
     rng: Any,  # source of chance, see `synthesis.dice`
     aus: Sequence[int] = tuple(AUS),  # AUs to draw from
 ) -> str:  # "notes : ...\n<caption>\n"
-    "One document of a kind, its notes written down by hand."
+    "One document of a kind, its notes written out; ValueError lists the kinds."
     rng = dice(rng)
     n = noted(kind, rng, aus)
     groups = [None if n.aus is None else au_note(n.aus, rng), emotion_note(n.emotions, rng) if n.emotions else None, " , ".join(n.words), n.tag]
