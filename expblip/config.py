@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 # %% auto #0
-__all__ = ['SCALE_NAMES', 'SCALES', 'RECIPES', 'MODELS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'TRAIN',
-           'WORLD', 'STAGES', 'NO_DEVICE', 'Recipe', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
-           'resolve_device', 'StageConfig', 'stage_config']
+__all__ = ['SCALE_NAMES', 'SCALES', 'RECIPES', 'MODELS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS',
+           'PRECISION', 'TRAIN', 'WORLD', 'STAGES', 'NO_DEVICE', 'Recipe', 'ConfigError', 'Knob', 'stage_knobs',
+           'check_params', 'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #cca2395f
 SCALE_NAMES = ("smoke", "tiny", "base", "full")
@@ -23,13 +23,13 @@ SCALES: dict[str, tuple] = {
     "data.size":            (112,    112,    224,    224),  # pixels an image is drawn or stored at
     "data.bp4d":            (30,     700,    6000,   16000),  # training images; val and test are shares of these
     "data.disfa":           (30,     600,    6000,   14000),
-    "data.rafau":           (40,     3500,   8000,   8000),
+    "data.rafau":           (40,     8000,   8000,   8000),
     "data.emotionet":       (40,     1200,   12000,  19000),
     "data.affectnet":       (64,     3600,   40000,  280000),
     "data.rafdb":           (32,     600,    3200,   3200),
     "data.faceme":          (24,     500,    10000,  10000),
-    "data.val":             (0.1,    0.08,   0.1,    0.1),
-    "data.test":            (0.25,   0.18,   0.25,   0.25),
+    "data.val":             (0.1,    0.06,   0.1,    0.1),
+    "data.test":            (0.25,   0.15,   0.25,   0.25),
     "encoder.faces":        (64,     12000,  100000, 200000),
     "encoder.compare":      (2,      250,    1000,   1000),  # updates of each objective before the better one is trained
     "encoder.steps":        (4,      1500,   20000,  40000),
@@ -44,28 +44,31 @@ SCALES: dict[str, tuple] = {
     "blip2.batch":          (8,      48,     128,    128),
     "features.views":       (2,      2,      2,      1),  # views of each picture encoded once for step 1
     "step1.recipe":         (None,   None,   "paper", "paper"),
+    "step1.steps.au":       (None,   150,    None,   None),
+    "step1.steps.emot":     (None,   200,    None,   None),
     "step1.steps":          (3,      100,    None,   None),
     "step1.batch":          (8,      48,     None,   None),
-    "step1.lr":             (3e-4,   6e-4,   None,   None),
+    "step1.lr":             (3e-4,   1e-3,   None,   None),
     "step1.lr_min":         (1e-5,   2e-5,   None,   None),
     "step1.warmup":         (1,      15,     None,   None),
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
-    "step2.steps.au":       (None,   800,    None,   None),  # actions are many and small
-    "step2.steps.exp":      (None,   600,    None,   None),
-    "step2.steps.emot":     (None,   250,    None,   None),  # one word is soon learned
-    "step2.steps":          (3,      400,    None,   None),
-    "step2.batch":          (8,      64,     None,   None),
-    "step2.lr":             (3e-4,   1.5e-3, None,   None),
+    "step2.steps.au":       (None,   1400,   None,   None),  # actions are many and small
+    "step2.steps.exp":      (None,   1400,   None,   None),
+    "step2.steps.emot":     (None,   500,    None,   None),  # one word is soon learned
+    "step2.steps":          (3,      1000,   None,   None),
+    "step2.batch":          (8,      32,     None,   None),
+    "step2.lr":             (3e-4,   1e-3, None,   None),
     "step2.lr_min":         (1e-5,   2e-5,   None,   None),
-    "step2.warmup":         (1,      30,     None,   None),
+    "step2.warmup":         (1,      60,     None,   None),
     "step2.encoder_share":  (0.7,    0.7,    1.0,    1.0),
-    "step2.encoder_warmup": (2,      80,     0,      0),  # a small encoder is easily spoilt before the Q-Former reads it
+    "step2.encoder_warmup": (2,      160,    0,      0),  # a small encoder is easily spoilt before the Q-Former reads it
     "step2.max_tokens":     (96,     96,     200,    200),
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
     "caption.max_new":      (24,     80,     200,    200),
-    "detector.steps":       (3,      300,    5000,   5000),
+    "detector.steps.emotion": (None, 250,    None,   None),  # as many pictures as the captioner of the same labels sees in step 2
+    "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
     "metrics.limit":        (24,     300,    0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
     "ablation.steps":       (3,      150,    1000,   1000),
@@ -187,6 +190,8 @@ RECORDS, CAPTIONS = _folder("the records (stage data)"), _folder("the captions (
 START = _folder("the drawn BLIP-2, or another start; an empty text: from scratch", "data/drawn-blip2")
 CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
 PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
+PRECISION = Knob(str, "of matrix products and convolutions in training; auto: bf16 where the device multiplies it natively", "auto",
+                 choices=("auto", "fp32", "bf16"))
 TRAIN = {
     "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
     "steps": _count("updates; 0: as many as `epochs` needs", 0),
@@ -200,6 +205,7 @@ TRAIN = {
     "weight_decay": Knob(float, "AdamW's weight decay", 0.05, low=0, high=1),
     "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
     "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4),
+    "precision": PRECISION,
 }
 WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") for name in
          ("bp4d", "disfa", "rafau", "emotionet", "affectnet", "rafdb", "faceme")}
@@ -217,19 +223,20 @@ STAGES: dict[str, dict[str, Knob]] = {
                           choices=("best", "landmarks", "mae")),
         "compare": _count("updates of each objective before the best is chosen; a named objective is trained at once", 250, low=1),
         "faces": _count("faces drawn for it", low=1), "steps": _count("updates"), "batch": _count("faces an update", low=1),
-        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100),
-        },
+        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100), "precision": PRECISION},
     "lm": {
         "documents": _count("notes -> caption documents", low=1), "steps": _count("updates on written notes"),
         "soft_steps": _count("updates on soft notes, afterwards"), "batch": _count("documents an update", low=1),
         "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100),
         "vocab": _count("tokens of the vocabulary", 1024, low=300),
-        "width": _count("hidden size", 192, low=8), "layers": _count("transformer layers", 4, low=1)},
+        "width": _count("hidden size", 192, low=8), "layers": _count("transformer layers", 4, low=1),
+        "precision": PRECISION},
     "blip2": {
         "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
         "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
         "batch": _count("faces an update", low=2), "lr": Knob(float, "peak learning rate", 5e-4, low=0, high=1),
-        "queries": _count("query tokens", 12, low=1), "hidden": _count("Q-Former width", 160, low=8), "layers": _count("Q-Former layers", 3, low=1)},
+        "queries": _count("query tokens", 12, low=1), "hidden": _count("Q-Former width", 160, low=8), "layers": _count("Q-Former layers", 3, low=1),
+        "precision": PRECISION},
     "step1": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
         "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
@@ -259,7 +266,8 @@ STAGES: dict[str, dict[str, Knob]] = {
         "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
     "detector": {
         "kind": Knob(str, "supervised detector of AUs or classifier of emotions", "au", choices=("au", "emotion")), "records": RECORDS, "init": START,
-        "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1)},
+        "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
+        "precision": PRECISION},
     "metrics": {
         "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
         "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
@@ -268,7 +276,7 @@ STAGES: dict[str, dict[str, Knob]] = {
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
-        "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant")},
+        "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant"), "precision": PRECISION},
 }
 NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report")  # these need no torch, so `auto` is the CPU without asking
 
@@ -323,6 +331,20 @@ def resolve_device(
     return device if device != "auto" else next(name for name in there if there[name])
 
 
+def resolve_precision(
+    precision: str,  # auto, fp32 or bf16
+    device: str,  # cuda, mps or cpu
+) -> str:  # fp32 or bf16
+    "`auto`: bf16 on a GPU or CPU that multiplies it natively (AVX512-BF16, AMX), else fp32, since emulated bf16 is slower than fp32."
+    if precision != "auto":
+        return precision
+    import torch
+
+    fast = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
+    native = torch.cuda.is_bf16_supported() if device == "cuda" else fast.get("avx512_bf16") or fast.get("amx_bf16")
+    return "bf16" if native else "fp32"
+
+
 class StageConfig:
     "The resolved parameters of one stage as attributes; `origin` tells where each came from."
 
@@ -372,7 +394,7 @@ def stage_config(
     step = {"step1": 1, "step2": 2}.get(stage)
 
     def scaled(name: str) -> Any:
-        rows = [f"{stage}.{name}.{given.get('model')}", f"{stage}.{name}"]
+        rows = [f"{stage}.{name}.{given.get('model') or given.get('kind')}", f"{stage}.{name}"]
         return next((SCALES[row][column] for row in rows if row in SCALES and SCALES[row][column] is not None), None)
 
     recipe = given.get("recipe") or scaled("recipe")
@@ -385,4 +407,6 @@ def stage_config(
     if "lr_min" in values and values["lr_min"] > values["lr"]:
         raise ConfigError(f"stage {stage!r}: lr_min {values['lr_min']:g} lies above lr {values['lr']:g}; lower lr_min or raise lr")
     values["device"] = "cpu" if stage in NO_DEVICE and values["device"] == "auto" else resolve_device(values["device"])
+    if "precision" in values:
+        values["precision"] = resolve_precision(values["precision"], values["device"])
     return StageConfig(stage, values, origin)

@@ -29,7 +29,7 @@ def smoothed_cross_entropy(
     smoothing: float = .1,  # label smoothing
 ) -> Tensor:  # scalar, nats
     "Cross-entropy with label smoothing over the columns that are candidates."
-    logp = logits.masked_fill(ignore, float('-inf')).log_softmax(1)
+    logp = logits.float().masked_fill(ignore, float('-inf')).log_softmax(1)
     right = logp.gather(1, target[:, None])[:, 0]
     spread = logp.masked_fill(ignore, 0.).sum(1) / (~ignore).sum(1)
     return -((1 - smoothing) * right + smoothing * spread).mean()

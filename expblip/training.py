@@ -99,6 +99,7 @@ class Plan:
     window: int = 8  # batches sorted by length together
     encoder_share: float = 1.  # learning rate of the image encoder, as a share of lr
     encoder_warmup: int = 0  # its own warm-up: asleep for the first half of these steps, see awake
+    precision: str = 'fp32'  # fp32 or bf16 (matrix products and convolutions; weights, optimizer and losses stay fp32)
 
 
 def fit(
@@ -117,8 +118,7 @@ def fit(
     from accelerate import Accelerator
     from accelerate.utils import set_seed
     set_seed(plan.seed)
-    precision = 'bf16' if plan.device == 'cuda' else 'no'
-    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=precision)
+    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
     opt = torch.optim.AdamW(decay_groups(named, plan.weight_decay), plan.lr)
     model, opt = acc.prepare(model, opt)
     micro = plan.batch // (acc.num_processes * plan.accumulate)
@@ -137,6 +137,7 @@ def fit(
                     group['lr'] = pace * rate(step, plan.steps, plan.lr, plan.lr_min, plan.warmup)
                     if group['encoder'] and acc.num_processes == 1:
                         for p in group['params']: p.requires_grad_(pace > 0)  # asleep: no gradient is computed either
+                means: dict[str, Tensor] = {}  # over the passes of this update
                 for k in range(plan.accumulate):
                     at = (k * acc.num_processes + acc.process_index) * micro
                     mine = order[at:at + micro]
@@ -148,10 +149,11 @@ def fit(
                         raise BrokenLoss(f'{label}: the loss of step {step + 1} is {out["loss"].item()} (records {", ".join(names(mine)[:8])} ...): '
                                          'look at these records, or lower lr')
                     acc.backward(out['loss'] / plan.accumulate)
+                    means = {n: means.get(n, 0) + v.detach() / plan.accumulate for n, v in out.items()}
                 if plan.clip: acc.clip_grad_norm_([p for _, p in named], plan.clip)
                 opt.step(); opt.zero_grad()
                 if step % plan.every == plan.every - 1 or step == plan.steps - 1 or step + 1 in marks:
-                    line = dict(step=step + 1, lr=opt.param_groups[0]['lr'], **{k: round(v.item(), 5) for k, v in out.items()})
+                    line = dict(step=step + 1, lr=opt.param_groups[0]['lr'], **{k: round(v.item(), 5) for k, v in means.items()})
                     if check and step + 1 in marks: line |= check(step + 1); model.train()
                     lines.append(line)
                     if file: file.write(json.dumps(line) + '\n'); file.flush()
@@ -159,6 +161,7 @@ def fit(
                 else: bar.step(step + 1)
     finally:
         if file: file.close()
+        acc.unwrap_model(model, keep_fp32_wrapper=False)  # the model forgets the precision it was trained in
     seconds = time.monotonic() - begin
     return dict(log=lines, train_seconds=seconds, train_cpu_seconds=time.process_time() - cpu, data_wait=wait / max(seconds, 1e-9),
                 samples=plan.steps * plan.batch)

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from expblip.config import (
-    COMMON, MODELS, RECIPES, SCALE_NAMES, SCALES, STAGES, ConfigError, Knob, check_params, resolve_device, stage_config, stage_knobs)
+    COMMON, MODELS, RECIPES, SCALE_NAMES, SCALES, STAGES, ConfigError, Knob, check_params, resolve_device, resolve_precision,
+    stage_config, stage_knobs)
 
 
 def test_every_row_of_the_table_belongs_to_a_knob_and_holds_legal_values():
     for row, values in SCALES.items():
         stage, name, *model = row.split(".")
         knob = STAGES[stage][name]
-        assert len(values) == len(SCALE_NAMES) and set(model) <= set(MODELS), row
+        assert len(values) == len(SCALE_NAMES) and set(model) <= {*MODELS, "au", "emotion"}, row
         for value in values:
             assert value is None or knob.check(value) == value, row
 
@@ -32,6 +33,14 @@ def test_every_stage_resolves_at_every_scale(stage, scale):
     unset = [name for name, value in cfg.dict().items() if value is None and stage_knobs(stage)[name].kind is not str]
     assert not unset and cfg.seed == 3
     assert check_params(stage, cfg.dict()) == {k: v for k, v in cfg.dict().items() if v is not None}
+
+
+def test_precision_is_resolved_and_shown():
+    assert stage_config("step2", device="cpu", precision="fp32").precision == "fp32"
+    assert stage_config("step2", device="cpu").precision in ("fp32", "bf16")
+    assert resolve_precision("bf16", "cpu") == "bf16" and resolve_precision("auto", "mps") == "fp32"
+    with pytest.raises(ConfigError, match="'precision' is 'fp16'.*one of auto, fp32, bf16"):
+        stage_config("step2", device="cpu", precision="fp16")
 
 
 def test_look_up_order(monkeypatch):
