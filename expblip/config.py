@@ -58,7 +58,7 @@ SCALES: dict[str, tuple] = {
     "step2.steps.emot":     (None,   500,    None,   None),  # one word is soon learned
     "step2.steps":          (3,      1000,   None,   None),
     "step2.batch":          (8,      32,     None,   None),
-    "step2.lr":             (3e-4,   1e-3, None,   None),
+    "step2.lr":             (3e-4,   1e-3,   None,   None),
     "step2.lr_min":         (1e-5,   2e-5,   None,   None),
     "step2.warmup":         (1,      60,     None,   None),
     "step2.encoder_share":  (0.7,    0.7,    1.0,    1.0),

@@ -118,7 +118,8 @@ def test_device(monkeypatch):
     with pytest.raises(ConfigError, match="'cuda' is not available here: choose one of auto, mps, cpu"):
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("auto") == "cuda" and stage_config("step1").device == "cuda" and stage_config("data").device == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert resolve_device("auto") == "cuda" and stage_config("step1").device == "cuda" and stage_config("step1").precision == "bf16" and stage_config("data").device == "cpu"
 
 
 def test_importing_and_checking_loads_no_torch():
