@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from expblip.config import (
-    COMMON, MODELS, RECIPES, SCALE_NAMES, SCALES, STAGES, ConfigError, Knob, check_params, resolve_device, resolve_precision,
-    stage_config, stage_knobs)
+    COMMON, MODELS, STAGES, ConfigError, Knob, check_params, resolve_device, resolve_precision, stage_config, stage_knobs)
+from expblip.scales import RECIPES, SCALE_NAMES, SCALES
 
 
 def test_every_row_of_the_table_belongs_to_a_knob_and_holds_legal_values():
@@ -17,6 +17,11 @@ def test_every_row_of_the_table_belongs_to_a_knob_and_holds_legal_values():
         assert len(values) == len(SCALE_NAMES) and set(model) <= {*MODELS, "au", "emotion"}, row
         for value in values:
             assert value is None or knob.check(value) == value, row
+
+
+def test_config_looks_up_the_numbers_of_scales():
+    from expblip import config
+    assert config.SCALES is SCALES and config.RECIPES is RECIPES and COMMON["scale"].choices == SCALE_NAMES
 
 
 def test_every_default_is_legal_and_every_knob_has_help():
@@ -119,7 +124,8 @@ def test_device(monkeypatch):
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert resolve_device("auto") == "cuda" and stage_config("step1").device == "cuda" and stage_config("step1").precision == "bf16" and stage_config("data").device == "cpu"
+    assert resolve_device("auto") == "cuda" and stage_config("data").device == "cpu"
+    assert (stage_config("step1").device, stage_config("step1").precision) == ("cuda", "bf16")
 
 
 def test_importing_and_checking_loads_no_torch():
