@@ -34,7 +34,7 @@ SCALES: dict[str, tuple] = {
     "lm.soft_steps":        (4,      1000,   3000,   3000),
     "lm.batch":             (16,     48,     48,     48),
     "blip2.faces":          (64,     6000,   100000, 200000),
-    "blip2.steps1":         (3,      600,    10000,  20000),
+    "blip2.steps1":         (3,      1500,   10000,  20000),
     "blip2.steps2":         (3,      300,    10000,  20000),
     "blip2.hard_ramp":      (1.0,    1.0,    None,   None),
     "blip2.batch":          (8,      48,     128,    128),
