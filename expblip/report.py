@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from .absent import why_absent
 from .findings import LABELS, PARTS, paper_table, spread_text
 from .io import read_json
 
@@ -37,7 +38,7 @@ def collect(
     rows = []
     for path in sorted(Path(run).glob("*/*/results*.json")):
         place, stage = path.parent.parent.name, path.parent.name
-        if stage in skip or not (place == "shared" or (place.startswith("seed") and place[4:].isdigit())):
+        if stage in skip or why_absent(path.parent) or not (place == "shared" or (place.startswith("seed") and place[4:].isdigit())):
             continue
         found = read_json(path)
         if not isinstance(found, list) or not all(isinstance(entry, dict) and {"name", "value", "meaning"} <= set(entry) for entry in found):
