@@ -14,8 +14,8 @@ from typing import Any
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
-__all__ = ['MODELS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN', 'WORLD',
-           'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params', 'resolve_device',
+__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
+           'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params', 'resolve_device',
            'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #958eb3d5
@@ -40,7 +40,7 @@ class Knob:
         "What may be given, in words."
         if self.choices:
             return " or ".join(filter(None, ["one of " + ", ".join(self.choices), "several joined by +" if self.many else ""]))
-        bounds = [f"from {self.low:g}"] * (self.low > -math.inf) + [f"to {self.high:g}"] * (self.high < math.inf)
+        bounds = [f"from {self.low:.10g}"] * (self.low > -math.inf) + [f"to {self.high:.10g}"] * (self.high < math.inf)
         return " ".join([{int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind], *bounds])
 
     def check(
@@ -69,6 +69,7 @@ class Knob:
 
 # %% ../nbs/api/config.ipynb #257028ac
 MODELS = ("au", "emot", "mix", "cat", "exp")
+HEADS = 4  # attention heads of the Q-Former and of the language model, which share out their width
 COMMON = {
     "scale": Knob(str, "the dial", "smoke", choices=SCALE_NAMES),
     "seed": Knob(int, "everything random follows from it", 0, low=0, high=2**31 - 1),
@@ -82,13 +83,13 @@ def _folder(text: str, default: str | None = None) -> Knob:
     return Knob(str, f"folder of {text}", default)
 
 
-def _count(text: str, default: int | None = None, low: int = 0) -> Knob:
+def _count(text: str, default: int | None = None, low: int = 0, high: float = math.inf) -> Knob:
     "A whole number."
-    return Knob(int, text, default, low=low)
+    return Knob(int, text, default, low=low, high=high)
 
 
 RECORDS, CAPTIONS = _folder("the records (stage data)"), _folder("the captions (captions.parquet)")
-START = _folder("the drawn BLIP-2, or another start; an empty text: from scratch", "data/drawn-blip2")
+START = _folder("the drawn BLIP-2, or another start", "data/drawn-blip2")
 CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
 PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
 PRECISION = Knob(str, "of matrix products and convolutions in training; auto: bf16 where the device multiplies it natively", "auto",
@@ -106,7 +107,7 @@ TRAIN = {
     "warmup": _count("warm-up updates", 0),
     "weight_decay": Knob(float, "AdamW's weight decay", 0.05, low=0, high=1),
     "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
-    "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4),
+    "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
     "precision": PRECISION,
 }
 WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") for name in
@@ -114,7 +115,7 @@ WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") 
 STAGES: dict[str, dict[str, Knob]] = {
     "data": {
         "data": Knob(str, "drawn, or the path of a table of photographs (.csv)", "drawn"),
-        "size": _count("pixels an image is stored at", 112, low=16), **WORLD,
+        "size": _count("pixels an image is stored at", 112, low=16, high=1024), **WORLD,
         "val": Knob(float, "validation images as a share of the training images", 0.1, low=0, high=1),
         "test": Knob(float, "test images as a share of the training images", 0.25, low=0, high=1)},
     "synthesize": {
@@ -130,14 +131,15 @@ STAGES: dict[str, dict[str, Knob]] = {
         "documents": _count("notes -> caption documents", low=1), "steps": _count("updates on written notes"),
         "soft_steps": _count("updates on soft notes, afterwards"), "batch": _count("documents an update", low=1),
         "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100),
-        "vocab": _count("tokens of the vocabulary", 1024, low=300),
-        "width": _count("hidden size", 192, low=8), "layers": _count("transformer layers", 4, low=1),
+        "vocab": _count("tokens of the vocabulary", 1024, low=300, high=65536),
+        "width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48),
         "precision": PRECISION},
     "blip2": {
         "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
         "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
         "batch": _count("faces an update", low=2), "lr": Knob(float, "peak learning rate", 5e-4, low=0, high=1),
-        "queries": _count("query tokens", 12, low=1), "hidden": _count("Q-Former width", 160, low=8), "layers": _count("Q-Former layers", 3, low=1),
+        "queries": _count("query tokens", 12, low=1, high=256), "hidden": _count("Q-Former width", 160, low=8, high=4096),
+        "layers": _count("Q-Former layers", 3, low=1, high=48),
         "hard_ramp": RAMP, "precision": PRECISION},
     "step1": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
@@ -151,14 +153,15 @@ STAGES: dict[str, dict[str, Knob]] = {
         "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
     "features": {
-        "records": RECORDS, "init": START, "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1)},
+        "records": RECORDS, "init": START,
+        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16)},
     "caption": {
         "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
         "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
                        choices=("greedy", "beam", "sample"), many=True),
-        "beams": _count("beams of beam search", 5, low=1),
+        "beams": _count("beams of beam search", 5, low=1, high=64),
         "batch": _count("images at a time", 64, low=1), "limit": _count("images a data set for the other decodings; 0: all", 0),
-        "max_new": _count("longest caption in tokens", 96, low=1),
+        "max_new": _count("longest caption in tokens", 96, low=1, high=1024),
         "top_p": Knob(float, "nucleus of sampling", 0.9, low=0.01, high=1),
         "temperature": Knob(float, "temperature of sampling", 1.0, low=0.01, high=10)},
     "fuse": {
@@ -191,16 +194,51 @@ def _near(name: Any, known: Iterable[str]) -> str:
 
 
 def stage_knobs(
-    stage: str,  # a name in STAGES
+    stage: str,  # a name in STAGES; an empty text: the common knobs alone
 ) -> dict[str, Knob]:  # the common knobs, then the stage's own
     "All knobs of a stage; ConfigError for an unknown stage."
+    if not stage:
+        return COMMON
     if stage not in STAGES:
         raise ConfigError(f"unknown stage {stage!r}: {_near(stage, STAGES)}")
     return COMMON | STAGES[stage]
 
 
+def _resolved(stage: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    "Every knob's value and where it came from."
+    column = SCALE_NAMES.index(given.get("scale", COMMON["scale"].default))
+    step = {"step1": 1, "step2": 2}.get(stage)
+
+    def scaled(name: str) -> Any:
+        rows = [f"{stage}.{name}.{given.get('model') or given.get('kind')}", f"{stage}.{name}"]
+        return next((SCALES[row][column] for row in rows if row in SCALES and SCALES[row][column] is not None), None)
+
+    recipe = given.get("recipe") or scaled("recipe")
+    cooked = RECIPES[recipe].of(step) | {"steps": 0} if recipe and step else {}
+    values, origin = {}, {}
+    for name, knob in stage_knobs(stage).items():
+        sources = [("given", given.get(name)), (f"scale {SCALE_NAMES[column]}", scaled(name)), ("default", knob.default)]
+        sources.insert(1 if "recipe" in given else 2, (f"recipe {recipe}", cooked.get(name)))
+        origin[name], values[name] = next(((source, value) for source, value in sources if value is not None), ("not set", None))
+    return values, origin
+
+
+def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
+    "Faults of values that are good alone and wrong together."
+    faults = []
+    if values.get("lr_min") is not None and values["lr_min"] > values["lr"]:
+        faults.append(f"lr_min {values['lr_min']:g} lies above lr {values['lr']:g}; lower lr_min or raise lr")
+    if values.get("accumulate") and values["batch"] % values["accumulate"]:
+        pieces = [n for n in range(1, values["batch"] + 1) if values["batch"] % n == 0]
+        faults.append(f"accumulate {values['accumulate']} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
+    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width")) if place == stage):
+        if values[name] % HEADS:
+            faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")
+    return faults
+
+
 def check_params(
-    stage: str,  # a name in STAGES
+    stage: str,  # a name in STAGES; an empty text: the common knobs alone
     params: Mapping[str, Any],  # knob -> value; None means "as the scale says"
 ) -> dict[str, Any]:  # the same, in the knobs' types, without those that are None
     "Check names, types and ranges of parameters; ConfigError lists every fault and what is allowed."
@@ -211,10 +249,15 @@ def check_params(
         elif value is not None:
             try:
                 good[name] = knobs[name].check(value)
+                if name == "device" and value not in ("auto", "cpu"):
+                    resolve_device(value)
+            except ConfigError as error:
+                faults.append(str(error))
             except ValueError as error:
                 faults.append(f"parameter {name!r} is {value!r}: it {error} ({knobs[name].help})")
+    faults = faults or _together(stage, _resolved(stage, good)[0])
     if faults:
-        raise ConfigError(f"stage {stage!r}: " + "; ".join(faults))
+        raise ConfigError((f"stage {stage!r}: " if stage else "") + "; ".join(faults))
     return good
 
 # %% ../nbs/api/config.ipynb #250dfc69
@@ -291,23 +334,7 @@ def stage_config(
     **params: Any,  # its parameters; None means "as the scale says"
 ) -> StageConfig:  # every knob of the stage resolved, `device` to a real one
     "Check parameters and fill in the rest from recipe, scale and defaults; ConfigError names what is wrong and what is allowed."
-    given = check_params(stage, params)
-    column = SCALE_NAMES.index(given.get("scale", COMMON["scale"].default))
-    step = {"step1": 1, "step2": 2}.get(stage)
-
-    def scaled(name: str) -> Any:
-        rows = [f"{stage}.{name}.{given.get('model') or given.get('kind')}", f"{stage}.{name}"]
-        return next((SCALES[row][column] for row in rows if row in SCALES and SCALES[row][column] is not None), None)
-
-    recipe = given.get("recipe") or scaled("recipe")
-    cooked = RECIPES[recipe].of(step) | {"steps": 0} if recipe and step else {}
-    values, origin = {}, {}
-    for name, knob in stage_knobs(stage).items():
-        sources = [("given", given.get(name)), (f"scale {SCALE_NAMES[column]}", scaled(name)), ("default", knob.default)]
-        sources.insert(1 if "recipe" in given else 2, (f"recipe {recipe}", cooked.get(name)))
-        origin[name], values[name] = next(((source, value) for source, value in sources if value is not None), ("not set", None))
-    if "lr_min" in values and values["lr_min"] > values["lr"]:
-        raise ConfigError(f"stage {stage!r}: lr_min {values['lr_min']:g} lies above lr {values['lr']:g}; lower lr_min or raise lr")
+    values, origin = _resolved(stage, check_params(stage, params))
     values["device"] = "cpu" if stage in NO_DEVICE and values["device"] == "auto" else resolve_device(values["device"])
     if "precision" in values:
         values["precision"] = resolve_precision(values["precision"], values["device"])

@@ -10,6 +10,7 @@ __all__ = ['GraphError', 'notebook_cells', 'notebook_parameters', 'type_fault', 
 import ast
 import difflib
 import fnmatch
+import glob
 import itertools
 import json
 import re
@@ -164,6 +165,7 @@ def expand(
     "All stage instances of a run; GraphError for an unknown input, a cycle or an override that names nothing."
     found: dict[str, Instance] = {}
     wanted: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    fixed: dict[str, set[str]] = {}  # parameters that the graph sets
     for stage, entry in graph["stages"].items():
         loops = entry.get("foreach") or {}
         keys = {str(value) for values in loops.values() for value in values}
@@ -184,19 +186,23 @@ def expand(
                     found[name].params[key] = params[key].replace("{run}", f"{outputs}/{run}")
                     found[name].places.append(key)
                 wanted[name] = pick(entry.get("inputs")), listed("needs")
-    faults = _override(found, overrides) + _connect(found, wanted)
+                fixed[name] = {*found[name].places, *loops, *wanted[name][0]}
+    faults = _override(found, fixed, overrides) + _connect(found, wanted)
     if faults:
         raise GraphError("; ".join(faults))
     return _ordered(found)
 
 
-def _override(found: Mapping[str, Instance], overrides: Iterable[tuple[str, str, Any]]) -> list[str]:
-    "Set the overrides: those of a stage first, those of an instance last."
+def _override(found: Mapping[str, Instance], fixed: Mapping[str, set[str]], overrides: Iterable[tuple[str, str, Any]]) -> list[str]:
+    "Set the overrides: those of a stage first, those of an instance last; what the graph itself sets stays."
     faults = []
     for label, knob, value in sorted(overrides, key=lambda item: item[0] not in {instance.stage for instance in found.values()}):
         targets = [instance for instance in found.values() if label in (instance.stage, instance.label)]
         if not targets:
             faults.append(f"-p {label}.{knob}: no stage or instance {label!r}{_near(label, _labels(found.values()))}")
+        if any(knob in fixed[instance.name] for instance in targets):
+            faults.append(f"-p {label}.{knob}: {knob} is set by the graph (pipeline.yaml), so it cannot be given; leave it out")
+            continue
         for instance in targets:
             instance.params[knob] = value
     return faults
@@ -216,10 +222,6 @@ def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str,
             return hits
 
         for parameter, value in inputs.items():
-            if parameter in me.params:  # an override with a folder of one's own wins; its content counts as an outside file
-                me.reads.append(str(me.params[parameter]))
-            if parameter in me.params:
-                continue
             if value is None:
                 me.params[parameter] = ""
                 continue
@@ -259,39 +261,68 @@ def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
     return {name: found[name] for name in sorted(order, key=lambda name: -chain[name])}
 
 # %% ../nbs/api/graph.ipynb #2a3fea0c
+def _absent(
+    patterns: Iterable[str],  # `reads` of a stage, parameters not yet filled in
+    values: Mapping[str, Any],  # the parameters
+    defaults: Mapping[str, Any],  # those of the notebook
+    root: str | Path,  # the project's folder
+) -> Iterable[tuple[str, str]]:  # parameter, what is wrong
+    "Parameters that name an outside file which is not there. A word that is the notebook's own default may name no file, such as `drawn`."
+    for pattern in patterns:
+        names = [name for name in re.findall(r"\{(\w+)\}", pattern) if values.get(name) != defaults.get(name) or pattern != f"{{{name}}}"]
+        place = _filled(pattern, values)
+        if names and not (all(values.get(name) for name in names) and glob.glob(str(Path(root) / place), recursive=True)):
+            yield names[0], f"{values.get(names[0])!r}: no file {place!r} there; name what exists, absolute or relative to the project's folder"
+
+
+def _filled(pattern: str, values: Mapping[str, Any]) -> str:
+    "A pattern with the parameters' values."
+    return re.sub(r"\{(\w+)\}", lambda found: str(values.get(found[1]) or ""), pattern)
+
+
 def check(
     instances: Mapping[str, Instance],  # what would run
     root: str | Path = ".",  # the project's folder
     rules: Any = None,  # function (stage, params) that raises ValueError, such as `expblip.config.check_params`
 ) -> None:
-    "Refuse unknown names, ill-typed and out-of-range values; GraphError lists all of them."
-    faults: dict[str, None] = {}
+    "Refuse unknown names, ill-typed and out-of-range values, and missing outside files; GraphError lists all of them."
+    faults: dict[tuple[str, str], dict[str, None]] = {}  # (stage, what is wrong) -> labels
     declared: dict[str, dict[str, tuple[Any, str]]] = {}
     for instance in instances.values():
-        if instance.notebook not in declared:
-            try:
+        here: dict[str, str] = {}  # parameter -> what is wrong
+        try:
+            if instance.notebook not in declared:
                 declared[instance.notebook] = notebook_parameters(Path(root) / instance.notebook)
-            except GraphError as error:
-                faults[f"{instance.stage}: {error}"] = None
-                continue
-        known, before = declared[instance.notebook], len(faults)
+        except GraphError as error:
+            faults.setdefault((instance.stage, f": {error}"), {})[instance.label] = None
+            continue
+        known = declared[instance.notebook]
         for name in [name for name in ("scale", "seed", "device") if name not in known]:
             instance.params.pop(name, None)
-        values = {name: default for name, (default, _) in known.items()} | instance.params
-        instance.reads = [re.sub(r"\{(\w+)\}", lambda found: str(values.get(found[1]) or ""), pattern) for pattern in instance.reads]  # noqa: B023
-        instance.reads = [pattern for pattern in instance.reads if pattern]
+        defaults = {name: default for name, (default, _) in known.items()}
+        values = defaults | instance.params
         for name, value in instance.params.items():
             if name not in known:
-                faults[f"{instance.label}.{name}: {instance.notebook} has no such parameter{_near(name, known)}"] = None
+                here[name] = f"{instance.notebook} has no such parameter{_near(name, known)}"
             elif fault := "" if name in instance.inputs else type_fault(value, known[name][1]):
-                faults[f"{instance.label}.{name}: {fault}"] = None
-        if rules is not None and len(faults) == before:
+                here[name] = fault
+        for name, fault in _absent(instance.reads, values, defaults, root):
+            here.setdefault(name, fault)
+        instance.reads = [place for place in (_filled(pattern, values) for pattern in instance.reads) if place]
+        said = [f".{name}: {fault}" for name, fault in here.items()]
+        if rules is not None and not said:
             try:
-                rules(instance.stage, {key: value for key, value in instance.params.items() if key not in instance.places})
+                rules(instance.stage, {name: value for name, value in values.items() if name not in instance.places})
             except ValueError as error:
-                faults[f"{instance.label}: {error}"] = None
-    if faults:
-        raise GraphError("\n  ".join(["nothing was run:", *faults]) if len(faults) > 1 else f"nothing was run: {next(iter(faults))}")
+                said = [": " + str(error).removeprefix(f"stage {instance.stage!r}: ")]
+        for text in said:
+            faults.setdefault((instance.stage, text), {})[instance.label] = None
+    lines = []
+    for (stage, text), labels in faults.items():
+        every = {instance.label for instance in instances.values() if instance.stage == stage}
+        lines.append((stage if set(labels) == every else ", ".join(labels)) + text)
+    if lines:
+        raise GraphError("\n  ".join(["nothing was run:", *lines]) if len(lines) > 1 else f"nothing was run: {lines[0]}")
 
 
 def select(

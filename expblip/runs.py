@@ -86,10 +86,16 @@ def plan(
         if not Path(data).is_file():
             raise GraphError(f"--data {data}: no such file.")
         settings = [(*place.rsplit(".", 1), _inside(data, base)), *settings]
-    every = expand(graph, name, scale, _seeds(seeds), device, settings)
+    numbers, rules = _seeds(seeds), _rules(graph.get("rules") or "") if checked else None
+    if rules is not None:  # what all stages share is checked once, not stage by stage
+        try:
+            rules("", {"scale": scale, "seed": max(numbers), "device": device})
+        except ValueError as error:
+            raise GraphError(f"nothing was run: {error}") from None
+    every = expand(graph, name, scale, numbers, device, settings)
     chosen = select(every, only or graph.get("default") or ())
     if checked:
-        check(chosen, base, _rules(graph.get("rules") or ""))
+        check(chosen, base, rules)
     workers = workers or min(2, cores())
     return Run(base, name, chosen, graph.get("package") or "expblip", list(graph.get("preload") or []), scale, max(1, workers))
 

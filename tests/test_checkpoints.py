@@ -44,7 +44,8 @@ def test_there_and_back_exactly_and_in_half_precision(tmp_path):
 def test_a_truncated_file_is_named(tmp_path):
     save_checkpoint(tmp_path, {"w": torch.arange(30.)}, {})
     file = tmp_path / "model.safetensors"; file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(TensorFileError, match="model.safetensors: not a whole safetensors file"): load_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="model.safetensors: truncated, or not .*sha256 differs.*rerun the stage"): load_checkpoint(tmp_path)
+    with pytest.raises(TensorFileError, match="model.safetensors: not a whole safetensors file"): load_checkpoint(tmp_path, check=False)
 
 
 def test_another_files_weights_are_refused_unless_unchecked(tmp_path):
@@ -96,6 +97,63 @@ def test_a_touched_language_model_is_refused(tmp_path):
     build(tmp_path / "toy", half=True)
     file = tmp_path / "toy/lm/config.json"; file.write_text(file.read_text() + " ")
     with pytest.raises(CheckpointError, match="lm/config.json: missing, or not the file.*make drawn-blip2"): Start(tmp_path / "toy")
+
+
+def changed(folder, **entries):
+    "The config.json of a folder with other entries; None takes one out."
+    config = json.loads((folder / "config.json").read_text()) | entries
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+ENCODER, QFORMER = EncoderConfig(32, (8, 16), 24, 1, 2, 32).dict(), QFormerConfig(len(TOK), 24, 32, 2, 2, 64, queries=4).dict()
+
+
+MISSPELT = {("widht" if k == "width" else k): v for k, v in ENCODER.items()}
+
+
+@pytest.mark.parametrize("entries, words", (
+    (dict(sha256=None), "'sha256' is missing, a str is needed"),
+    (dict(files=None), "'files' is missing, a dict is needed"), (dict(files=["lm/config.json"]), "'files' is a list, a dict is needed"),
+    (dict(files={}), "'files' lists no file of lm/"),
+    (dict(encoder=None), "'encoder' is missing"), (dict(encoder=[96]), "'encoder' is a list"),
+    (dict(encoder=MISSPELT), r"'encoder' lacks \['width'\] and has the unknown \['widht'\]"),
+    (dict(encoder=ENCODER | dict(channels=8)), "'encoder' says channels = 8, a list of numbers is needed"),
+    (dict(encoder=ENCODER | dict(width="24")), "'encoder' says width = '24', a number is needed"),
+    (dict(qformer=None), "'qformer' is missing"), (dict(qformer="large"), "'qformer' is a str"),
+    (dict(qformer=QFORMER | dict(hiden=3)), r"'qformer' has the unknown \['hiden'\]")))
+def test_a_config_that_is_not_as_written_is_named_with_its_key(tmp_path, entries, words):
+    build(tmp_path / "toy"); changed(tmp_path / "toy", **entries)
+    with pytest.raises(CheckpointError, match=f"toy/config.json: {words}.*make drawn-blip2"): Start(tmp_path / "toy").captioner()
+
+
+def test_a_trained_checkpoint_is_read_as_strictly_and_names_its_stage(start, tmp_path):
+    save_step1(tmp_path / "1", start.step1(), start); save_step2(tmp_path / "2", start.captioner(), start)
+    changed(tmp_path / "1", qformer=None); changed(tmp_path / "2", start={})
+    with pytest.raises(CheckpointError, match="1/config.json: 'qformer' is missing.*rerun the stage"): load_step1(tmp_path / "1", start)
+    with pytest.raises(CheckpointError, match="2/config.json: 'start.files' is missing.*rerun the stage"): load_captioner(tmp_path / "2", start)
+    for text, words in (("[1]", "holds a list, not a mapping"), ("{", "not readable as JSON")):
+        (tmp_path / "1/config.json").write_text(text)
+        with pytest.raises(CheckpointError, match=f"config.json: {words}.*rerun the stage"): load_step1(tmp_path / "1", start)
+
+
+def test_a_truncated_start_says_how_to_get_it_back(tmp_path):
+    build(tmp_path / "toy")
+    file = tmp_path / "toy/model.safetensors"; file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="model.safetensors: truncated.*restore the folder as it came, or rebuild it with `make drawn-blip2`"):
+        Start(tmp_path / "toy")
+
+
+def test_an_unlisted_file_beside_the_language_model_is_refused(tmp_path):
+    lm = build(tmp_path / "toy").folder / "lm"
+    for name in (".DS_Store", "__pycache__/a.pyc"): (lm / name).parent.mkdir(exist_ok=True); (lm / name).write_text("")
+    Start(tmp_path / "toy")
+    (lm / "chat_template.jinja").write_text("")
+    with pytest.raises(CheckpointError, match="config.json does not list lm/chat_template.jinja, which would be loaded unchecked: move it out"):
+        Start(tmp_path / "toy")
+
+
+def test_the_start_that_ships_is_whole():
+    assert Start().config["step"] == 0 and Start().captioner().qformer.query_tokens.shape[1] == 12
 
 
 def test_step1_there_and_back(start, tmp_path):

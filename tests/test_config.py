@@ -75,6 +75,7 @@ def test_look_up_order(monkeypatch):
     ({"seed": -1}, "whole number from 0"),
     ({"recipe": "repo"}, "paper, supplement, released_code"),
     ({"lr": 1e-6}, "lr_min .* lies above"),
+    ({"batch": 48, "accumulate": 5}, "accumulate 5 does not divide batch 48; take one of 1, 2, 3, 4, 6, 8, 12, 16, 24, 48"),
 ])
 def test_wrong_parameters(params, message):
     with pytest.raises(ConfigError, match=message):
@@ -86,6 +87,19 @@ def test_all_faults_at_once_and_unknown_stage():
         check_params("step1", {"bacth": 1, "lr": 7})
     with pytest.raises(ConfigError, match="unknown stage 'stepp1': did you mean 'step1'"):
         stage_config("stepp1")
+
+
+@pytest.mark.parametrize("stage, params, message", [
+    ("step2", {"lr_min": 0.5}, "lr_min 0.5 lies above lr 0.0003; lower lr_min or raise lr"),
+    ("step1", {"recipe": "paper", "accumulate": 3}, "accumulate 3 does not divide batch 28"),
+    ("blip2", {"hidden": 162}, "hidden 162 is no multiple of the 4 attention heads; take 160"),
+    ("lm", {"width": 190}, "width 190 is no multiple of the 4 attention heads; take 188"),
+    ("data", {"size": 2000}, "'size' is 2000: it must be a whole number from 16 to 1024"),
+    ("", {"seed": 2**31}, "^parameter 'seed' is 2147483648: it must be a whole number from 0 to 2147483647"),
+])
+def test_values_that_are_wrong_together_or_absurd_are_refused_by_the_plain_check(stage, params, message):
+    with pytest.raises(ConfigError, match=message):
+        check_params(stage, params)
 
 
 def test_several_choices_and_parsing():
@@ -122,6 +136,8 @@ def test_device(monkeypatch):
     assert resolve_device("auto") == "mps"
     with pytest.raises(ConfigError, match="'cuda' is not available here: choose one of auto, mps, cpu"):
         resolve_device("cuda")
+    with pytest.raises(ConfigError, match="^device 'cuda' is not available here"):
+        check_params("", {"device": "cuda"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert resolve_device("auto") == "cuda" and stage_config("data").device == "cpu"
@@ -129,5 +145,9 @@ def test_device(monkeypatch):
 
 
 def test_importing_and_checking_loads_no_torch():
-    code = "import sys; from expblip.config import *; stage_config('data', scale='tiny'); assert 'torch' not in sys.modules"
+    code = """import sys
+from expblip.config import check_params, stage_config
+stage_config("data", scale="tiny")
+for device in ("auto", "cpu"): check_params("step2", {"device": device})
+assert "torch" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -160,6 +160,12 @@ def test_stage_notebook(nb):
     assert tagged(nb) == 1
     assert nb.parent.name == 'tables' or not any(c.get('outputs') for c in cells(nb))
 
+@pytest.mark.parametrize('nb', [p for p in NOTEBOOKS if p.parent.name == 'stages'], ids=lambda p: p.stem)
+def test_every_parameter_is_explained(nb):
+    "Behind each parameter of a stage stands a comment."
+    lines = next(source(c) for c in cells(nb) if 'parameters' in c['metadata'].get('tags', [])).splitlines()
+    assert [x for x in lines if not re.match(r'\w+ = .+  # \S', x)] == []
+
 def test_notebooks_are_small():
     assert [n for n, p in zip(rel(NOTEBOOKS), NOTEBOOKS, strict=True) if p.stat().st_size > 400_000] == []
 

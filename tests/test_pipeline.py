@@ -179,6 +179,8 @@ def test_a_renamed_run_folder_stays_fresh(finished):
         ("left.add=true", r"needs int, got True"),
         ("lefd.add=1", r"no stage or instance 'lefd' \(did you mean 'left'\?\)"),
         ("add=1", r"write it as stage.knob=value"),
+        ("left.before=elsewhere", r"left.before: before is set by the graph"),
+        ("start.table=none.csv", r"nothing was run: start.table: 'none.csv': no file 'none.csv' there; name what exists"),
     ],
 )
 def test_parameters_are_refused_before_anything_runs(project, override, message):
@@ -191,6 +193,35 @@ def test_rules_of_the_configuration(project):
     (project / "pipeline.yaml").write_text("rules: expblip.config:check_params\n" + GRAPH)
     with pytest.raises(GraphError, match="unknown stage 'start'"):
         plan("demo", "smoke", root=project)
+
+
+REAL = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"scale": "huge"}, r"^nothing was run: parameter 'scale' is 'huge': it must be one of smoke, tiny, base, full \(the dial\)$"),
+        ({"device": "gpu"}, r"^nothing was run: parameter 'device' is 'gpu': [^\n]*$"),
+        ({"seeds": [2**31]}, r"^nothing was run: parameter 'seed' is 2147483648: [^\n]*$"),
+        ({"overrides": ["step1.stepz=3"]}, r"^nothing was run: step1.stepz: \S+ has no such parameter \(did you mean 'steps'\?\)$"),
+        ({"overrides": ["step1.batch=0"]}, r"^nothing was run: step1: parameter 'batch' is 0: [^\n]*$"),
+        ({"overrides": ["step1-au.batch=0"]}, r"^nothing was run: step1-au: parameter 'batch' is 0: [^\n]*$"),
+        ({"overrides": ["step2.accumulate=5"]}, r"^nothing was run: step2: accumulate 5 does not divide batch 32; [^\n]*$"),
+        ({"overrides": ["step1-exp.lr_min=0.5"]}, r"^nothing was run: step1-exp: lr_min 0.5 lies above lr [^\n]*$"),
+        ({"overrides": ["step2.init=/nope"]}, r"^nothing was run: step2.init: '/nope': no file '/nope/\*.safetensors' there; [^\n]*$"),
+        ({"overrides": ["data.data=nope.csv"]}, r"^nothing was run: data.data: 'nope.csv': no file 'nope.csv' there; [^\n]*$"),
+        ({"overrides": ["step2.model=emot"]}, r"^-p step2.model: model is set by the graph"),
+    ],
+)
+def test_the_real_graph_refuses_in_one_sentence(options, message):
+    with pytest.raises(GraphError, match=message):
+        plan("refused", **{"scale": "tiny"} | options, root=REAL)
+
+
+def test_the_real_graph_plans_at_every_scale():
+    for scale in ("smoke", "tiny", "base", "full"):
+        assert plan("planned", scale, 2, root=REAL).instances and plan("planned", scale, only=["blip2", "ablation"], root=REAL).instances
 
 
 def test_graph_faults(project):
@@ -328,8 +359,9 @@ def test_foreach_seeds_and_own_folders(project):
     assert found["seed2/step-exp"].params["before"] == "outputs/r/seed2/step-au" and found["seed2/step-exp"].params["seed"] == 2
     assert found["seed2/step-au"].params["other"] == "" and found["seed2/step-exp"].params["other"] == "outputs/r/shared/data"
     assert len(found["shared/report"].params["parts"]) == 4
-    own = expand(read_graph(project / "pipeline.yaml"), overrides=[("step-exp", "before", "outputs/old/seed0/step-au")])
-    assert own["seed0/step-exp"].needs == ["shared/data"] and "outputs/old/seed0/step-au" in own["seed0/step-exp"].reads
+    for label, knob in (("step-exp", "before"), ("step", "other"), ("step", "model"), ("data", "out")):
+        with pytest.raises(GraphError, match=f"-p {label}.{knob}: {knob} is set by the graph .* leave it out"):
+            expand(read_graph(project / "pipeline.yaml"), overrides=[(label, knob, "x")])
 
 
 def test_parameters_cell_must_be_literal(project):
