@@ -94,7 +94,7 @@ CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
 PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
 PRECISION = Knob(str, "of matrix products and convolutions in training; auto: bf16 where the device multiplies it natively", "auto",
                  choices=("auto", "fp32", "bf16"))
-RAMP = Knob(float, "share of the updates over which ITM's negatives grow from any to hard ones; 0: hard at once, as in BLIP-2", 0.0, low=0, high=1)
+RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
 TRAIN = {
     "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
     "steps": _count("updates; 0: as many as `epochs` needs", 0),
