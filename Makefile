@@ -3,8 +3,9 @@
 
 SCALE ?= tiny
 SEEDS ?= 1
-RUN   ?= $(SCALE)
 DATA  ?=
+# a table of your own gets a run folder of its own name
+RUN   ?= $(if $(DATA),$(shell basename "$(DATA)" | sed 's/\.[^.]*$$//; s/[^A-Za-z0-9_.-]/-/g; s/^[.-]*//'),$(SCALE))
 P     ?=
 DEVICE ?=
 JOBS  ?=

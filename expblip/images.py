@@ -40,7 +40,21 @@ class ImageStore:
     ):
         self.folder, self.size = Path(folder), size
         self.refs = [r.rpartition(':') if '.npy:' in r else ('', '', r) for r in refs]
-        self.arrays = {name: np.load(self.folder / name, mmap_mode='r') for name in {r[0] for r in self.refs if r[0]}}
+        self.arrays: dict[str, np.ndarray] = {}
+        for row, (name, _, place) in enumerate(self.refs):
+            if not name: continue
+            if name not in self.arrays: self.arrays[name] = self._open(self.folder / name, row)
+            if not place.isdigit() or int(place) >= len(self.arrays[name]):
+                raise ImageError(f'{self.folder / name}: row {row} of the records asks for picture {place!r}, but there are '
+                                 f'{len(self.arrays[name])}, counted from 0: rerun the stage that writes the pictures (data)')
+
+    @staticmethod
+    def _open(path: Path, row: int) -> np.ndarray:
+        "A stack of pictures, mapped into memory."
+        try: return np.load(path, mmap_mode='r')
+        except FileNotFoundError: what = 'no such file'
+        except (OSError, ValueError, EOFError) as e: what = f'not a whole stack of pictures ({e})'
+        raise ImageError(f'{path}: {what}, asked for by row {row} of the records: rerun the stage that writes the pictures (data)')
 
     def __len__(self) -> int: return len(self.refs)  # pictures
 

@@ -138,22 +138,30 @@ def outside_files(
     "Files from outside the run: folders and patterns opened, and the images of a CSV with an `image` column added."
     found: dict[str, None] = {}
     for pattern in patterns:
-        for hit in sorted(glob.glob(str(Path(root) / pattern), recursive=True)):
+        for hit in _hits(Path(root) / pattern):
             files = sorted(str(path) for path in Path(hit).rglob("*") if path.is_file()) if os.path.isdir(hit) else [hit]
             found.update(dict.fromkeys(files))
-    for table in [name for name in found if name.endswith(".csv")]:
+    for table in [name for name in found if name.lower().endswith(".csv")]:
         found.update(dict.fromkeys(_images(Path(table))))
     return [name for name in found if os.path.isfile(name)]
 
 
-def _images(table: Path) -> list[str]:
-    import csv
+def _hits(path: Path) -> list[str]:
+    "What a path or pattern finds; as far as it exists as it is written, brackets in it are no pattern."
+    there = next(part for part in (path, *path.parents) if part.exists() or part == part.parent)
+    pattern = os.path.join(glob.escape(str(there)), os.path.relpath(path, there)) if there != path else glob.escape(str(path))
+    return sorted(glob.glob(pattern, recursive=True))
 
-    with open(table, newline="", encoding="utf-8", errors="replace") as file:
-        rows = csv.DictReader(file)
-        if "image" not in (rows.fieldnames or ()):
-            return []
-        return [str(table.parent / row["image"]) for row in rows if row["image"]]
+
+def _images(table: Path) -> list[str]:
+    "The pictures that a table names, read as stage 10 reads it; a table at fault has none, and stage 10 says why."
+    from expblip.sheets import TableError, read_table
+
+    try:
+        named = read_table(table).get("image", ())
+    except TableError:
+        return []
+    return [str(table.parent / name.strip()) for name in named if name.strip()]
 
 # %% ../nbs/api/manifest.ipynb #35fc1a08
 UNCOMPARED = {"device"}  # besides folders of the run: recorded, not compared

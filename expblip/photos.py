@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .records import RecordError, check_records, read_table, unknown_columns
+from .records import RecordError, check_records
+from .sheets import read_table, unknown_columns
 
 # %% auto #0
 __all__ = ['PHOTO_COLUMNS', 'deal_splits', 'read_photos']
@@ -37,6 +38,25 @@ def _picture_fault(path: Path) -> str | None:
         return f"unreadable image ({type(error).__name__}: {str(error).replace(str(path), path.name)})"
 
 
+def _pictures(table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    "The rows without those whose picture came before, and what is wrong with the pictures."
+    faults, first = [], {}  # type: list[str], dict[Path, int]
+    for i, name in table["image"].items():
+        if not name:
+            continue
+        place = f"line {i}, column 'image', value {name!r}"
+        if (other := first.setdefault((folder / name).resolve(), i)) != i:
+            faults.append(f"{place}: the same picture as in line {other}; keep one row for each picture")
+        elif fault := _picture_fault(folder / name):
+            faults.append(f"{place}: {fault}; correct or delete the row")
+    return table[[not name or first[(folder / name).resolve()] == i for i, name in table["image"].items()]].copy(), faults
+
+
+def _other_case(table: pd.DataFrame) -> str:
+    "A hint at a column `Image`."
+    return next((f" (write 'image' for {name!r})" for name in table if name.lower() == "image"), "")
+
+
 def deal_splits(
     people: Sequence[str],  # a name per row; equal names stay together
     seed: int = 0,  # the same seed and people give the same deal
@@ -58,16 +78,18 @@ def read_photos(
     "Read a table of face photographs as records; RecordError lists each unreadable image and bad label with its row."
     csv_path = Path(csv_path)
     table = read_table(csv_path, RecordError)
-    if "image" not in table or len(table) == 0:
-        raise RecordError(csv_path, [f"needs a column 'image' and at least one row; the columns are {', '.join(PHOTO_COLUMNS)}"])
+    found = f"the columns found are {', '.join(map(repr, table.columns))}; those known are {', '.join(PHOTO_COLUMNS)}"
+    if "image" not in table:
+        raise RecordError(csv_path, [f"needs a column 'image'{_other_case(table)}; {found}"])
+    if not len(table):
+        raise RecordError(csv_path, [f"needs at least one row, there is only a header; {found}"])
     if unknown := unknown_columns(table, PHOTO_COLUMNS):
         raise RecordError(csv_path, unknown)
-    faults = [f"line {i}, column 'image', value {name!r}: {fault}; correct or delete the row"
-              for i, name in table["image"].items() if (fault := _picture_fault(csv_path.parent / name) if name.strip() else None)]
-    blank = pd.Series("", index=table.index)
-    subjects = table.get("subject", blank)
-    people = [f"subject {who}" if who.strip() else f"image {image}" for who, image in zip(subjects, table["image"])]
-    given = table.get("split", blank).str.strip()
+    for name in table:
+        table[name] = table[name].str.strip()
+    table, faults = _pictures(table, csv_path.parent)
+    people = [f"subject {who}" if who else f"image {image}" for who, image in zip(table.get("subject", [""] * len(table)), table["image"])]
+    given = table.get("split", [""] * len(table))
     fixed: dict[str, str] = {}
     for i, who, split in zip(table.index, people, given):
         if split and fixed.setdefault(who, split) != split:
@@ -75,7 +97,7 @@ def read_photos(
     dealt = iter(deal_splits([who for who in people if who not in fixed], seed))
     table["split"] = [fixed[who] if who in fixed else next(dealt) for who in people]
     table["id"], table["dataset"] = [f"{dataset}/{name}" for name in table["image"]], dataset
-    table["image"] = [(csv_path.parent / name).as_posix() if name.strip() else "" for name in table["image"]]
+    table["image"] = [(csv_path.parent / name).as_posix() if name else "" for name in table["image"]]
     try:
         records = check_records(table, csv_path, "line")
     except RecordError as error:

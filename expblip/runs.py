@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .graph import GraphError, Instance, check, expand, parse_override, read_graph, select
+from .graph import GraphError, Instance, check, expand, notebook_parameters, parse_override, read_graph, select
 from .io import project_root
 from .kernels import Kernels
 from .manifest import read_manifest
@@ -95,9 +95,23 @@ def plan(
     every = expand(graph, name, scale, numbers, device, settings)
     chosen = select(every, only or graph.get("default") or ())
     if checked:
+        _same_data((graph.get("shortcuts") or {}).get("data", ""), chosen, base)
         check(chosen, base, rules)
     workers = workers or min(2, cores())
     return Run(base, name, chosen, graph.get("package") or "expblip", list(graph.get("preload") or []), scale, max(1, workers))
+
+
+def _same_data(place: str, chosen: dict[str, Instance], root: Path) -> None:
+    "A run folder holds the work on one table; GraphError when it was made from another."
+    stage, _, knob = place.rpartition(".")
+    for instance in [instance for instance in chosen.values() if instance.stage == stage]:
+        if made := (read_manifest(root / instance.out) or {}).get("all_params"):
+            usual = notebook_parameters(root / instance.notebook).get(knob, ("", ""))[0]
+            before, now = (params.get(knob, usual) for params in (made, instance.params))
+            if before != now:
+                folder = Path(instance.out).parents[1]
+                raise GraphError(f"{folder} was made from {knob} {before!r}, and this asks for {now!r}: "
+                                 f"name another run (RUN=... of make, or --run), ask for {before!r}, or delete {folder} first.")
 
 
 def _inside(path: str, root: Path) -> str:

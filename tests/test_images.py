@@ -50,6 +50,16 @@ def test_the_store_mixes_arrays_and_files_in_any_order(tmp_path):
     assert len(store) == 3 and np.array_equal(got.numpy(), array[[0, 3, 1, 0]])
 
 
+@pytest.mark.parametrize("ref, fault", (
+    ("images.npy:5", "images.npy: row 1 of the records asks for picture '5', but there are 5"), ("images.npy:x", "asks for picture 'x'"),
+    ("cut.npy:0", "cut.npy: not a whole stack"), ("empty.npy:0", "empty.npy: not a whole"), ("no.npy:0", "no.npy: no such file")))
+def test_a_bad_stack_is_one_clear_error(tmp_path, ref, fault):
+    np.save(tmp_path / "images.npy", np.zeros((5, 8, 8, 3), np.uint8))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "images.npy").read_bytes()[:300]); (tmp_path / "empty.npy").touch()
+    with pytest.raises(ImageError, match=fault) as caught: ImageStore(["images.npy:4", ref], tmp_path)
+    assert "row 1 of the records" in str(caught.value) and "rerun the stage" in str(caught.value)
+
+
 def test_normalising_is_clips(pictures):
     x = normalise(pictures)
     assert x.shape == (6, 3, 24, 24)

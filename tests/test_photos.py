@@ -34,6 +34,17 @@ def test_photos_all_columns(photos):
     assert table["id"].is_unique
 
 
+def test_blanks_do_not_count(photos):
+    table = read_photos(photos("image,subject,split\n a.jpg,anna,test\nb.jpg ,anna , \n , , \n\nc.jpg,ben,train\n"))
+    assert table["subject"].tolist() == ["anna", "anna", "ben"] and table["split"].tolist() == ["test", "test", "train"]
+    assert [name.rpartition("/")[2] for name in table["image"]] == ["a.jpg", "b.jpg", "c.jpg"] and table["id"].tolist()[0] == "photos/a.jpg"
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(RecordError, match="is a folder"):
+        read_photos(tmp_path)
+
+
 @pytest.mark.parametrize("text, fault", [
     ("image\na.jpg\ncut.jpg\n", r"line 3, column 'image', value 'cut.jpg': unreadable image"),
     ("image\nzero.jpg\n", r"line 2.*zero.jpg.*unreadable"),
@@ -44,11 +55,17 @@ def test_photos_all_columns(photos):
     ("image,subject,split\na.jpg,1,train\nb.jpg,1,test\n", r"line 3: subject 1 is in train and in test"),
     ("image,split\na.jpg,tset\n", r"line 2, column 'split', value 'tset'"),
     ("image,emotion\na.jpg,happy\n", r"column 'emotion' is unknown"),
-    ("image\na.jpg\na.jpg\n", r"line 3, column 'id'.*duplicate of line 2"),
+    ("image\na.jpg\na.jpg\n", r"1 fault\n.*line 3, column 'image', value 'a.jpg': the same picture as in line 2"),
+    ("image\na.jpg\n./a.jpg\n", r"line 3, column 'image', value './a.jpg': the same picture as in line 2"),
     ("image,subject\n,1\n", r"line 2, column 'image'.*must not be empty"),
-    ("file\na.jpg\n", r"needs a column 'image'"),
-    ("image\n", r"at least one row"),
-    ("", r"not readable as CSV"),
+    ("file\na.jpg\n", r"needs a column 'image'; the columns found are 'file'"),
+    ("Image,subject\na.jpg,1\n", r"needs a column 'image' \(write 'image' for 'Image'\); the columns found are 'Image', 'subject'"),
+    ("image;subject\na.jpg;1\n", r"'image;subject'; the separator seems to be semicolons"),
+    ("image\tsubject\na.jpg\t1\n", r"the separator seems to be tabs"),
+    ("image\n", r"at least one row, there is only a header; the columns found are 'image'"),
+    ("image,subject\n\na.jpg,1,2\n", r"line 3: 3 fields, but the header has 2"),
+    ("image,subject\na.jpg\n", r"line 2: 1 fields, but the header has 2"),
+    ("", r"the file is empty"),
 ])
 def test_bad_photos(photos, tmp_path, text, fault):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])

@@ -3,9 +3,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expblip.facs import EMOTIONS
+from expblip.facs import EMOTIONS, NO_AU_CAPTION
 from expblip.records import (
-    CAPTION_COLUMNS, RECORD_COLUMNS, CaptionError, RecordError, au_labels, check_records, emotion_labels, image_source, read_captions,
+    CAPTION_COLUMNS, RECORD_COLUMNS, CaptionError, RecordError, au_labels, captions_file, check_records, emotion_labels, image_source, read_captions,
     read_records, read_truth, write_captions, write_records, write_truth)
 
 
@@ -99,6 +99,9 @@ def test_captions_round_trip(tmp_path, suffix):
 @pytest.mark.parametrize("changes, fault", [
     ({"text": ["The face shows AU99.", "x"]}, r"row 0, column 'text'.*AU99.*unknown"),
     ({"text": ["The face shows AU13.", "x"]}, r"AU13"),
+    ({"text": ["It raises cheek, au 99.", "x"]}, r"row 0, column 'text': names 'au 99', which is unknown"),
+    ({"text": ["It raises cheek, AU-99.", "x"]}, r"names 'AU-99'"),
+    ({"modle": "exp"}, r"column 'modle' is unknown \(did you mean 'model'\?\)"),
     ({"text": ["a\nb", "x"]}, "one line"),
     ({"text": ["", "x"]}, "row 0, column 'text': must not be empty"),
     ({"text": ["x" * 5000, "x"]}, "5000 characters"),
@@ -119,9 +122,26 @@ def test_bad_captions(tmp_path, changes, fault):
         assert not (tmp_path / "out.parquet").exists()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_label_caption_must_state_an_action(tmp_path, suffix):
+    path = write_captions(captions(text=["A nice day.", "A nice day."]), tmp_path / f"mine.{suffix}")
+    with pytest.raises(CaptionError, match=r"1 fault\n.*(line 2|row 0), column 'text', value 'A nice day.': states no facial action"):
+        read_captions(path)
+    read_captions(write_captions(captions(text=[NO_AU_CAPTION, "x"]), tmp_path / f"rest.{suffix}"))
+
+
+def test_a_model_may_say_anything(tmp_path):
+    read_captions(write_captions(captions(text="au 99", writer="model", use="predicted"), tmp_path / "p.parquet"))
+
+
+def test_captions_file(tmp_path):
+    assert captions_file(tmp_path) == tmp_path / "captions.parquet"
+    assert captions_file(tmp_path / "mine.csv") == tmp_path / "mine.csv" and captions_file(tmp_path / "x.parquet") == tmp_path / "x.parquet"
+
+
 def test_hand_edited_csv_names_the_line(tmp_path):
     path = tmp_path / "c.csv"
-    path.write_text("id,record,text,aspect,writer,use\n1,a,ok,au,rule,label\n\n1,a,shows AU99,au,rule,label\n")
+    path.write_text("id,record,text,aspect,writer,use\n1,a,It is a people who raises cheek.,au,rule,label\n\n1,a,shows AU99,au,rule,label\n")
     with pytest.raises(CaptionError) as caught:
         read_captions(path)
     assert [fault.split(",")[0] for fault in caught.value.faults] == ["line 4", "line 4"] and "duplicate of line 2" in str(caught.value)
