@@ -11,13 +11,14 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 # %% auto #0
 __all__ = ['MetricError', 'java_folder', 'java_on_path', 'one_line', 'tokenize', 'common_length', 'rouge_l', 'meteor',
-           'score_captions', 'f1_scores', 'macro', 'implementation']
+           'score_captions', 'f1_scores', 'macro', 'cross_check', 'implementation']
 
 # %% ../nbs/api/metrics.ipynb #50e25f36
 class MetricError(RuntimeError):
@@ -172,6 +173,23 @@ def macro(
     defined = np.asarray(scores, float)
     defined = defined[~np.isnan(defined)]
     return float(defined.mean()) if defined.size else float("nan")
+
+# %% ../nbs/api/metrics.ipynb #26e10274
+def cross_check(
+    pairs: Sequence[tuple[str, str]],  # (caption, reference), as written
+) -> pd.DataFrame:  # a row a pair: meteor, meteor_2005, rouge_l, rouge_l_f1, each 0..1
+    "Our two metrics beside NLTK's METEOR of 2005 (form and stem, no synonyms: WordNet is not installed) and Google's ROUGE-L, on the same tokens."
+    from nltk.translate.meteor_score import single_meteor_score
+    from rouge_score.rouge_scorer import RougeScorer
+
+    texts = tokenize([text for pair in pairs for text in pair])
+    ready = list(zip(texts[::2], texts[1::2]))
+    no_wordnet, plain = SimpleNamespace(synsets=lambda word: []), RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=str.split))
+    old = [single_meteor_score(reference.split(), caption.split(), wordnet=no_wordnet) if caption and reference else 0.0
+           for caption, reference in ready]
+    return pd.DataFrame({
+        "meteor": meteor(ready), "meteor_2005": old, "rouge_l": [rouge_l(*pair) for pair in ready],
+        "rouge_l_f1": [plain.score(reference, caption)["rougeL"].fmeasure for caption, reference in ready]})
 
 # %% ../nbs/api/metrics.ipynb #7bf23fd5
 def implementation() -> dict[str, str]:  # metric -> package, version and flags

@@ -46,6 +46,18 @@ def test_rouge_agrees_with_the_package_one_reference_at_a_time():
     assert metrics.rouge_l("", "the jaw") == 0
 
 
+def test_other_implementations_stand_beside_ours(monkeypatch):
+    "NLTK's METEOR and Google's ROUGE-L are really theirs; the Java programs have their own test."
+    monkeypatch.setattr(metrics, "tokenize", lambda texts: [text.lower().rstrip(".") for text in texts])
+    monkeypatch.setattr(metrics, "meteor", lambda pairs: [0.5] * len(pairs))
+    got = metrics.cross_check([(row[0], row[1][0]) for row in (GOLDEN[0], GOLDEN[2], GOLDEN[4])])
+    assert list(got) == ["meteor", "meteor_2005", "rouge_l", "rouge_l_f1"]
+    np.testing.assert_allclose(got["meteor_2005"], [0.7361, 0.6944, 0], atol=6e-5)
+    np.testing.assert_allclose(got["rouge_l"], [0.75, 0.6540, 0], atol=6e-5)
+    np.testing.assert_allclose(got["rouge_l_f1"], [0.75, 0.6471, 0], atol=6e-5)
+    assert len(metrics.cross_check([])) == 0
+
+
 def test_no_java_is_one_clear_error(monkeypatch):
     import sys
 

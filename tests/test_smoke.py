@@ -1,4 +1,4 @@
-"""The whole graph at `scale=smoke`, through the command that users call, in a copy of the project with an outputs folder of its own."""
+"""Every stage at `scale=smoke`, through the command that users call, in a copy of the project with an outputs folder of its own; a few by hand."""
 import json
 import os
 import re
@@ -8,16 +8,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ('expblip', 'nbs/stages', 'nbs/tables', 'data', 'settings.ini', 'pipeline.yaml', 'dodo.py', 'pyproject.toml')
+EXTRA = ('blip2', 'ablation')  # targets outside the default; blip2 needs encoder and lm
 pytestmark = pytest.mark.slow
 
-def pipeline(root: Path, *args: str) -> subprocess.CompletedProcess:
-    "The command line, run in `root` (whose package is the one that is imported)."
+def module(root: Path, *args: str) -> subprocess.CompletedProcess:
+    "`python -m ...`, run in `root` (whose package is the one that is imported)."
     env = {**os.environ, 'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'TOKENIZERS_PARALLELISM': 'false'}
-    command = [sys.executable, '-m', 'expblip.pipeline', *args]
-    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run([sys.executable, '-m', *args], cwd=root, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+def pipeline(root: Path, *args: str) -> subprocess.CompletedProcess: return module(root, 'expblip.pipeline', *args)
+
+def by_hand(root: Path, stage: str, **params: str) -> Path:
+    "One stage with plain papermill; what was executed."
+    to = root / f'{stage}.executed.ipynb'
+    options = [x for name, value in params.items() for x in ('-p', name, value)]
+    got = module(root, 'papermill', f'nbs/stages/{stage}.ipynb', str(to), *options, '--no-progress-bar')
+    assert got.returncode == 0, got.stdout[-3000:] + got.stderr[-6000:]
+    return to
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory) -> Path:
@@ -32,7 +43,8 @@ def project(tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def smoke(project) -> tuple[Path, str]:
     "The run folder, and what the command printed."
-    got = pipeline(project, 'run', '--run', 'smoke', '--scale', 'smoke', '--seeds', '1')
+    only = [x for target in ('report', *EXTRA) for x in ('--only', target)]
+    got = pipeline(project, 'run', '--run', 'smoke', '--scale', 'smoke', '--seeds', '1', *only)
     assert got.returncode == 0, got.stdout[-6000:] + got.stderr[-3000:]
     return project / 'outputs' / 'smoke', got.stdout
 
@@ -43,7 +55,8 @@ def test_every_stage_ran(smoke):
     "Each instance leaves its executed notebook, its outputs and a manifest; nothing failed or half-done lies about."
     run, out = smoke
     found = manifests(run)
-    assert {'data', 'synthesize', 'step1', 'step2', 'caption', 'fuse', 'metrics', 'probe', 'report'} <= {m['stage'] for m in found.values()}
+    assert {m['stage'] for m in found.values()} == set(yaml.safe_load((ROOT / 'pipeline.yaml').read_text())['stages'])
+    assert {m['notebook'] for m in found.values()} == {f'nbs/stages/{p.name}' for p in (ROOT / 'nbs/stages').glob('*.ipynb')}
     for name, m in found.items():
         assert (run / name / 'notebook.ipynb').exists() and m['seconds'] >= 0
         assert m['outputs'] and all((run / name / f).stat().st_size == s['size'] for f, s in m['outputs'].items() if 'size' in s)
@@ -59,6 +72,16 @@ def test_five_models_were_trained(smoke):
             losses = [json.loads(x) for x in (folder / 'log.jsonl').read_text().splitlines()]
             assert losses, folder.name
 
+def test_a_start_is_made_that_the_stages_can_begin_from(smoke, project):
+    "What stage 03 leaves is a whole start: a captioner is trained from it, by the same command."
+    run, _ = smoke
+    made = json.loads((run / 'shared/blip2/config.json').read_text())
+    assert made['step'] == 0 and all((run / 'shared/blip2' / name).is_file() for name in made['files'])
+    got = pipeline(project, 'run', '--run', 'begun', '--scale', 'smoke', '--only', 'step1-au', '-p', 'step1.init=outputs/smoke/shared/blip2',
+                   '-p', 'features.init=outputs/smoke/shared/blip2')
+    assert got.returncode == 0, got.stdout[-3000:] + got.stderr[-3000:]
+    assert json.loads((project / 'outputs/begun/seed0/step1-au/config.json').read_text())['start']['name'] == 'blip2'
+
 def test_results_are_flat_and_documented(smoke):
     "Every number of the report: name, value, seed, stage and meaning; no NaN, and no name twice for a seed."
     run, _ = smoke
@@ -73,6 +96,7 @@ def test_results_are_flat_and_documented(smoke):
     assert len(set(keys)) == len(keys)
 
 def test_second_run_does_nothing(smoke, project):
+    "The plain command finds all of its stages fresh."
     run, _ = smoke
     before = {p: p.stat().st_mtime_ns for p in run.rglob('manifest.json')}
     got = pipeline(project, 'run', '--run', 'smoke', '--scale', 'smoke', '--seeds', '1')
@@ -87,3 +111,20 @@ def test_bad_parameter_is_refused_before_anything_runs(project, args, named):
     said = got.stdout + got.stderr
     assert got.returncode != 0 and named in said and 'Traceback' not in said, said
     assert not [*(project / 'outputs' / 'refused').rglob('notebook*.ipynb')]
+
+def test_stages_by_hand(project):
+    "Plain papermill, no parameter but the size: each stage finds what the one before it left, and the report reads them all."
+    by_hand(project, '10_data', bp4d='8', disfa='8', rafau='8', emotionet='8', affectnet='16', rafdb='8', faceme='8')
+    by_hand(project, '20_synthesize')
+    by_hand(project, '70_detector')
+    shown = by_hand(project, '90_report')
+    dev = project / 'outputs/dev'
+    assert {p.relative_to(dev).as_posix() for p in dev.glob('*/*/results.json')} == {
+        'shared/data/results.json', 'shared/synthesize/results.json', 'seed0/detector-au/results.json'}
+    rows = json.loads((dev / 'report/results.json').read_text())
+    assert {('data', None), ('synthesize', None), ('detector-au', 0)} <= {(r['stage'], r['seed']) for r in rows}
+    assert (dev / 'report/report.html').exists() and 'seeds [0]' in shown.read_text()
+
+def test_a_wrong_parameter_by_hand_is_one_error(project):
+    got = module(project, 'papermill', 'nbs/stages/10_data.ipynb', str(project / 'wrong.ipynb'), '-p', 'size', '2000', '--no-progress-bar')
+    assert got.returncode != 0 and "parameter 'size' is 2000: it must be a whole number from 16 to 1024" in got.stderr
