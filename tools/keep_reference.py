@@ -1,0 +1,42 @@
+"""Keep the small part of a finished run as the committed reference: `python tools/keep_reference.py <run folder> [outputs/reference]`.
+
+Kept: the report, results, manifests, logs and small tables of every stage, and the executed notebooks of what is shared and of the first seed.
+Left behind: pictures, weights, captions. The old reference is replaced in one rename.
+"""
+import shutil
+import sys
+from pathlib import Path
+
+from expblip.io import read_json
+
+SMALL = ('results*.json', 'manifest.json', 'timing.json', 'log.jsonl', '*.csv', 'contact_sheet.jpg')
+LIMIT, MOST = 400_000, 8_000_000  # bytes of a file, and of all
+
+def kept(run: Path) -> list[Path]:
+    "The files that stay, relative to the run."
+    stages = [p.parent for p in sorted(run.glob('*/*/manifest.json'))]
+    seeds = sorted({p.parent.name for p in stages if p.parent.name.startswith('seed')})
+    found = [run / 'run.json', run / 'timings.json', *(p for p in sorted((run / 'report').rglob('*')) if p.is_file())]
+    for stage in stages:
+        found += [p for pattern in SMALL for p in sorted(stage.glob(pattern))]
+        if stage.parent.name in ('shared', seeds[0]): found.append(stage / 'notebook.ipynb')
+    return [p.relative_to(run) for p in dict.fromkeys(found)]
+
+def main(run: Path, target: Path) -> None:
+    facts = read_json(run / 'run.json')
+    files = kept(run)
+    large = [f'{p}: {(run / p).stat().st_size:,} bytes' for p in files if (run / p).stat().st_size > LIMIT and p.suffix != '.json']
+    size = sum((run / p).stat().st_size for p in files)
+    if large or size > MOST: sys.exit(f'{run}: too large to commit ({size:,} bytes in all); ' + '; '.join(large))
+    fresh = target.with_name(target.name + '.new')
+    shutil.rmtree(fresh, ignore_errors=True)
+    for p in files:
+        (fresh / p).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(run / p, fresh / p)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    print(f'{target}: {len(files)} files, {size / 1e6:.1f} MB, scale {facts["scale"]}, seeds {facts["seeds"]}')
+
+if __name__ == '__main__':
+    root = Path(__file__).resolve().parents[1]
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else root / 'outputs' / 'reference')
