@@ -14,8 +14,8 @@ from typing import Any
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
-__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'TRAIN', 'WORLD',
-           'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params', 'resolve_device',
+__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
+           'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params', 'resolve_device',
            'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #958eb3d5
@@ -94,6 +94,7 @@ CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
 PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
 PRECISION = Knob(str, "of matrix products and convolutions in training; auto: bf16 where the device multiplies it natively", "auto",
                  choices=("auto", "fp32", "bf16"))
+RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
 TRAIN = {
     "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
     "steps": _count("updates; 0: as many as `epochs` needs", 0),
@@ -139,12 +140,12 @@ STAGES: dict[str, dict[str, Knob]] = {
         "batch": _count("faces an update", low=2), "lr": Knob(float, "peak learning rate", 5e-4, low=0, high=1),
         "queries": _count("query tokens", 12, low=1, high=256), "hidden": _count("Q-Former width", 160, low=8, high=4096),
         "layers": _count("Q-Former layers", 3, low=1, high=48),
-        "precision": PRECISION},
+        "hard_ramp": RAMP, "precision": PRECISION},
     "step1": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
         "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
         "identical_negatives": Knob(bool, "count an identical caption of another image as a negative, as the released code does", False),
-        "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True)},
+        "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True), "hard_ramp": RAMP},
     "step2": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS, "init": START, "start": PARTS,
         "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,

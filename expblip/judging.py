@@ -20,8 +20,8 @@ from .synthesis import Writer, concatenate, has_link
 
 # %% auto #0
 __all__ = ['AT_REST', 'MEANING', 'KEYS', 'MEANS', 'FORMATS', 'agreement', 'repeats', 'cut_off', 'JudgingError', 'judge',
-           'stated_table', 'au_f1', 'summarise', 'completeness_shares', 'blind_captions', 'au_references',
-           'oracle_caption', 'oracle_captions', 'score_labels', 'entry', 'entries']
+           'stated_table', 'au_f1', 'summarise', 'completeness_shares', 'blind_captions', 'majority_captions',
+           'au_references', 'oracle_caption', 'oracle_captions', 'score_labels', 'entry', 'entries']
 
 # %% ../nbs/api/judging.ipynb #39240ae2
 AT_REST = "at rest"  # the statement that the face shows no action
@@ -196,6 +196,18 @@ def _model_captions(rows: list[tuple[str, str, str]], aspect: str = "expression"
     return table.assign(id=table["model"] + "/" + table["record"])
 
 
+def _pool(captions: pd.DataFrame, records: pd.DataFrame) -> dict[str, list[str]]:
+    "Training captions of labels, by kind."
+    train = set(records.loc[records["split"] == "train", "id"])
+    usable = captions[captions["record"].isin(train) & (captions["use"] == "label")]
+    return {aspect: usable.loc[usable["aspect"] == aspect, "text"].tolist() for aspect in ("au", "emotion")}
+
+
+def _kinds(row: Any, pool: Mapping[str, list[str]]) -> list[str]:
+    "The kinds of caption that an image is annotated for, if training images have any."
+    return [kind for kind, labels in (("au", row.au_present), ("emotion", row.emotions)) if labels is not None and pool[kind]]
+
+
 def blind_captions(
     captions: pd.DataFrame,  # label captions of all splits: columns record, text, aspect, use
     records: pd.DataFrame,  # records of all splits
@@ -203,15 +215,26 @@ def blind_captions(
     seed: int = 0,  # the draw
 ) -> pd.DataFrame:  # caption rows of model `blind`, decode `none`; no row where no training caption of the kind exists
     "A random training caption for each image, of the kind (AU, emotion or both) that the image is annotated with."
-    train = set(records.loc[records["split"] == "train", "id"])
-    usable = captions[captions["record"].isin(train) & (captions["use"] == "label")]
-    pool = {aspect: usable.loc[usable["aspect"] == aspect, "text"].tolist() for aspect in ("au", "emotion")}
-    rng, rows = random.Random(f"{seed}/blind"), []
+    pool, rng, rows = _pool(captions, records), random.Random(f"{seed}/blind"), []
     for row in records.set_index("id").loc[list(targets)].itertuples():
-        kinds = [kind for kind, labels in (("au", row.au_present), ("emotion", row.emotions)) if labels is not None and pool[kind]]
-        if kinds:
+        if kinds := _kinds(row, pool):
             rows.append((row.Index, "blind", " ".join(rng.choice(pool[kind]) for kind in kinds)))
     return _model_captions(rows)
+
+# %% ../nbs/api/judging.ipynb #8ec61a9c
+def majority_captions(
+    captions: pd.DataFrame,  # label captions of all splits: columns record, text, aspect, use
+    records: pd.DataFrame,  # records of all splits
+    targets: Sequence[str],  # ids of the records to caption
+) -> pd.DataFrame:  # caption rows of model `majority`, decode `none`; for the same records as `blind_captions`
+    "The rule captions of the majority of training labels, of the kind (AU, emotion or both) that the image is annotated with."
+    pool, train = _pool(captions, records), records[records["split"] == "train"]
+    aus = sorted({number for present in train["au_present"] if present is not None for number in present})
+    common = [number for number, labels in zip(aus, au_labels(train, aus).T) if np.nanmean(labels) > 0.5]
+    felt = Counter(tuple(names) for names in train["emotions"] if names is not None).most_common(1)
+    said = {"au": rule_caption(common) or NO_AU_CAPTION, "emotion": emotion_caption(felt[0][0]) if felt else ""}
+    chosen = [(row.Index, _kinds(row, pool)) for row in records.set_index("id").loc[list(targets)].itertuples()]
+    return _model_captions([(record, "majority", " ".join(said[kind] for kind in kinds)) for record, kinds in chosen if kinds])
 
 # %% ../nbs/api/judging.ipynb #e61c523e
 def au_references(

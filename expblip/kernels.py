@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .absent import why_absent
+
 # %% ../nbs/api/kernels.ipynb #0c73ec98
 OFFLINE_SCALES = ("smoke", "tiny")
 
@@ -269,7 +271,7 @@ def execute(
     usual = {"kernel_name": "python3", "language": "python", "progress_bar": False, "autosave_cell_every": 10}
     try:
         book = papermill.execute_notebook(str(notebook), str(running), dict(params), **ours, **usual)
-        if book.metadata.papermill.get("exception"):
+        if book.metadata.papermill.get("exception") and not why_absent(out):
             problem = "SystemExit: a cell called sys.exit(); the cells below it did not run"
             _show_error(running, notebook, "SystemExit", problem)
     except PapermillExecutionError as error:

@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .absent import ABSENT, why_absent
 from .graph import Instance, notebook_cells
 from .io import read_json, sha256_file, write_json
 
@@ -120,7 +121,7 @@ def output_names(
     "The output files of a stage."
     folder, patterns = Path(folder), list(patterns)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in names if not _like(name, _OURS) and (not patterns or _like(name, patterns)))
+    return sorted(name for name in names if not _like(name, _OURS) and (not patterns or _like(name, [*patterns, ABSENT])))
 
 
 def content_hash(
@@ -254,9 +255,9 @@ def write_manifest(
     root: str | Path = ".",  # the project's folder
     **beside: Any,  # recorded only: seconds, cpu_seconds, ...
 ) -> dict[str, Any]:  # the manifest
-    "Hash the outputs and write `manifest.json`; FileNotFoundError names a declared output that the notebook did not write."
+    "Hash the outputs and write `manifest.json`; FileNotFoundError names a declared output that is missing, unless the stage says it is absent."
     folder = Path(root) / instance.out
-    for pattern in instance.outs:
+    for pattern in instance.outs if not why_absent(folder) else ():
         if not set(pattern) & set("*?[") and not (folder / pattern).is_file():
             raise FileNotFoundError(f"{instance.name}: the notebook ended without writing {pattern} into {instance.out}")
     outputs = file_states(folder, output_names(folder, instance.outs))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .absent import why_absent
 from .findings import LABELS
 from .io import atomic_write
 from .records import image_source, read_captions, read_records, read_truth
@@ -28,9 +29,10 @@ def examples(
     count: int = 5,  # how many images
     decode: str = "greedy",  # which captions
 ) -> tuple[list[dict[str, Any]], int | None]:  # per image: id, dataset, image (uint8 array), labels, truth, captions {model: text}; the seed
-    "Test images captioned by most models, one data set after the other; none when nothing was captioned."
+    "Test images (any, where there are none) captioned by most models, one data set after the other; none when nothing was captioned."
     run = Path(run)
-    folders = sorted(run.glob("seed*/caption-*/predictions.parquet"), key=lambda path: int(path.parts[-3][4:]))
+    folders = [path for path in run.glob("seed*/caption-*/predictions.parquet") if not why_absent(path.parent)]
+    folders = sorted(folders, key=lambda path: (int(path.parts[-3][4:]), path.as_posix()))
     data = run / "shared" / "data"
     if not folders or not (data / "records.parquet").exists():
         return [], None
@@ -44,7 +46,8 @@ def examples(
         for record, text in zip(chosen["record"], chosen["text"]):
             texts.setdefault(record, {})[path.parts[-2].partition("-")[2]] = text
     most = max(map(len, texts.values()), default=0)
-    full = [name for name in texts if len(texts[name]) == most and name in records.index and records.loc[name, "split"] == "test"]
+    shown = set(records.index[records["split"] == "test"]) or set(records.index)
+    full = [name for name in texts if len(texts[name]) == most and name in shown]
     by_set = pd.Series(full, dtype=object).groupby([records.loc[name, "dataset"] for name in full], sort=False).agg(list).tolist() if full else []
     turns = [names[turn] for turn in range(max(map(len, by_set), default=0)) for names in by_set if turn < len(names)]
     found = []

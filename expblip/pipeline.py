@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,37 @@ def _watch(run: Run, stop: threading.Event, every: float) -> None:
                 _say(f"        {name}: {text}")
 
 # %% ../nbs/api/pipeline.ipynb #afbfc19f
+def _chains(run: Run) -> dict[str, int]:
+    "How many stages wait behind each, one after the other."
+    behind = dict.fromkeys(run.instances, 0)
+    for name in reversed(list(run.instances)):
+        for need in run.instances[name].needs:
+            if need in behind:
+                behind[need] = max(behind[need], behind[name] + 1)
+    return behind
+
+
+@contextmanager
+def _longest_first(run: Run) -> Iterator[None]:
+    "Of the stages that could start, doit takes the one with the longest chain behind it; by itself it takes any."
+    from doit.control import TaskDispatcher
+
+    behind, usual = _chains(run), TaskDispatcher._get_next_node
+
+    def choose(self: Any, ready: Any, tasks_to_run: Any) -> Any:
+        if not ready:
+            return usual(self, ready, tasks_to_run)
+        best = max(ready, key=lambda node: behind.get(node.task.name.removeprefix("stage:"), -1))
+        ready.remove(best)
+        return best
+
+    TaskDispatcher._get_next_node = choose
+    try:
+        yield
+    finally:
+        TaskDispatcher._get_next_node = usual
+
+
 def run(
     work: Run,  # from `plan`
     progress_every: float = 5.0,  # seconds between progress lines in the terminal
@@ -169,7 +201,8 @@ def run(
             settings = {"backend": "json", "dep_file": f"{work.kernels.folder}/doit.json", "num_process": work.workers, "par_type": "thread"}
             settings |= {"continue": True, "reporter": Reporter, "verbosity": 2}
             namespace = {"DOIT_CONFIG": settings, "task_stage": lambda: doit_tasks(work)}
-            code = run_tasks(ModuleTaskLoader(namespace), {"stage": {}})
+            with _longest_first(work):
+                code = run_tasks(ModuleTaskLoader(namespace), {"stage": {}})
             stop.set()
         work.kernels = None
         write_json(work.folder / "timings.json", timings(work))

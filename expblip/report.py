@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from .absent import why_absent
 from .findings import LABELS, PARTS, paper_table, spread_text
 from .io import read_json
 
@@ -37,7 +38,7 @@ def collect(
     rows = []
     for path in sorted(Path(run).glob("*/*/results*.json")):
         place, stage = path.parent.parent.name, path.parent.name
-        if stage in skip or not (place == "shared" or (place.startswith("seed") and place[4:].isdigit())):
+        if stage in skip or why_absent(path.parent) or not (place == "shared" or (place.startswith("seed") and place[4:].isdigit())):
             continue
         found = read_json(path)
         if not isinstance(found, list) or not all(isinstance(entry, dict) and {"name", "value", "meaning"} <= set(entry) for entry in found):
@@ -135,7 +136,7 @@ def table2(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
     datasets: Mapping[str, str] | None = None,  # the paper's column prefix -> our data set
-) -> pd.DataFrame:  # the paper's rows, each followed by ours; then blind and oracle rows
+) -> pd.DataFrame:  # the paper's rows, each followed by ours; then blind, majority and oracle rows
     "METEOR and ROUGE-L of AU captions."
     twins = datasets or {"rafau": "drawn-rafau", "gft": "drawn-disfa"}
     paper, values = paper_table(2), board(results)
@@ -149,7 +150,7 @@ def table2(
     large = (paper["image_encoder"] == SIZE[0]) & (paper["llm"] == SIZE[1])
     empty: dict[str, str | None] = dict.fromkeys(names("au", decode), "")
     ours = {number: rows.get(model, empty) if large[number] else empty for number, model in enumerate(paper["model"])}
-    extra = {"blind (a random training caption)": names("blind", "none")}
+    extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
     extra |= {f"oracle, {kind} format": names(f"oracle-{kind}", "none") for kind in LABELS}
     return _stack(paper, ["model", "image_encoder", "llm"], ours, values, extra=extra)
 

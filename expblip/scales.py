@@ -34,8 +34,9 @@ SCALES: dict[str, tuple] = {
     "lm.soft_steps":        (4,      1000,   3000,   3000),
     "lm.batch":             (16,     48,     48,     48),
     "blip2.faces":          (64,     6000,   100000, 200000),
-    "blip2.steps1":         (3,      600,    10000,  20000),
+    "blip2.steps1":         (3,      1500,   10000,  20000),
     "blip2.steps2":         (3,      300,    10000,  20000),
+    "blip2.hard_ramp":      (4.0,    4.0,    None,   None),
     "blip2.batch":          (8,      48,     128,    128),
     "features.views":       (2,      2,      2,      1),  # views of each picture encoded once for step 1
     "step1.recipe":         (None,   None,   "paper", "paper"),
@@ -46,6 +47,7 @@ SCALES: dict[str, tuple] = {
     "step1.lr":             (3e-4,   1e-3,   None,   None),
     "step1.lr_min":         (1e-5,   2e-5,   None,   None),
     "step1.warmup":         (1,      15,     None,   None),
+    "step1.hard_ramp":      (4.0,    4.0,    None,   None),  # hard negatives at once, and ITM of a small Q-Former never leaves its prior
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
     "step2.steps.au":       (None,   1400,   None,   None),  # actions are many and small

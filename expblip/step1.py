@@ -101,10 +101,12 @@ class Step1(nn.Module):
         dec_id: int,  # id of [DEC], which starts the text of ITG
         detach: bool = True,  # ITC: the gathered side is a constant
         identical_negatives: bool = False,  # identical captions count as negatives in ITC and ITM
+        hard_after: int = 0,  # training batches until ITM's negatives are fully hard; 0 = from the first, as in BLIP-2
     ):
         super().__init__()
         cfg = qformer.cfg
         self.qformer, self.dec_id, self.detach, self.identical_negatives = qformer, dec_id, detach, identical_negatives
+        self.hard_after, self.seen = hard_after, 0  # batches trained on
         self.ln_vision = nn.LayerNorm(cfg.encoder_width)
         self.vision_proj, self.text_proj = nn.Linear(cfg.hidden, cfg.projection), nn.Linear(cfg.hidden, cfg.projection)
         self.itm_head, self.temp = nn.Linear(cfg.hidden, 2), nn.Parameter(torch.tensor(.07))
@@ -137,6 +139,7 @@ class Step1(nn.Module):
         group: Tensor,  # [B] equal numbers = word for word the same caption
     ) -> dict[str, Tensor]:  # loss, itc, itm, itg, and the accuracies itc_acc, itm_acc
         "All three losses of one batch (BLIP-2, section 3.1), summed 1:1:1."
+        self.seen += self.training
         image = self.ln_vision(image)
         dec = ids.clone(); dec[:, 0] = self.dec_id
         queries, words = self.qformer('causal', image, dec, mask)  # queries cannot see text: the same pass serves ITC
@@ -161,8 +164,9 @@ class Step1(nn.Module):
         rank = torch.distributed.get_rank() if same.size(0) != same.size(1) else 0
         own = torch.zeros_like(same).scatter(1, (torch.arange(b, device=ids.device) + rank * b)[:, None], True)
         forbidden = own if self.identical_negatives else same
-        wrong_image, ok = hard_negatives(t2i, forbidden)
-        wrong_text, _ = hard_negatives(i2t, forbidden)
+        hardness = min(1., self.seen / self.hard_after) if self.hard_after else 1.  # 0: any other caption is as likely
+        wrong_image, ok = hard_negatives(hardness * t2i, forbidden)
+        wrong_text, _ = hard_negatives(hardness * i2t, forbidden)
         images_all = gather(image, grad=True)
         texts_all, masks_all = (_gather_padded(x) for x in (ids, mask))
         width = max(ids.size(1), texts_all.size(1))

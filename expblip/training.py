@@ -116,8 +116,10 @@ def fit(
 ) -> dict:  # log (list of dicts), train_seconds, train_cpu_seconds, data_wait (share of the time), samples
     "Train in place. Raises BrokenLoss at the first loss that is not finite."
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
     set_seed(plan.seed)
+    AcceleratorState._reset_state()  # one process may train in fp32, then in bf16
     acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
     opt = torch.optim.AdamW(decay_groups(named, plan.weight_decay), plan.lr)
     model, opt = acc.prepare(model, opt)

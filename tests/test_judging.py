@@ -121,6 +121,35 @@ def test_oracles_are_ceilings_and_blind_rows_come_from_training_captions(world):
     assert (judged.loc[is_au, "stated_emotions"].str.len() == 0).all() and (judged.loc[~is_au, "stated_emotions"].str.len() == 1).all()
 
 
+def test_majority_states_what_more_than_half_of_the_training_labels_state(world):
+    records, truth = world
+    test, captions = records.loc[records["split"] == "test", "id"], caption_table(records, writer("grammar"))
+    train = records[records["split"] == "train"]
+    present = [(set(yes), {*yes, *no}) for yes, no in zip(train["au_present"], train["au_absent"]) if yes is not None]
+    common = [a for a in AUS if 2 * sum(a in yes for yes, _ in present) > sum(a in asked for _, asked in present)]
+    counts = train["emotions"].dropna().str[0].value_counts()
+    most = judging.majority_captions(captions, records, test)
+    assert set(most["record"]) == set(test) and set(most["model"]) == {"majority"} and set(most["decode"]) == {"none"}
+    for row in judging.judge(most, records, truth).itertuples():
+        if row.dataset == "toy-au":
+            assert row.stated_aus == common and row.stated_emotions == []
+        else:
+            assert counts[row.stated_emotions[0]] == counts.max() and row.stated_aus == []
+    assert most["text"].nunique() == 2
+    both = records.assign(emotions=[["fear"]] * len(records))
+    text = judging.majority_captions(caption_table(both, writer("grammar")), both, ["r2"])["text"].item()
+    assert text == f"{rule_caption(common) or NO_AU_CAPTION} The face shows fear."
+
+
+def test_majority_without_a_majority(world):
+    records, _ = world
+    captions = caption_table(records, writer("grammar"))
+    rare = records.assign(au_absent=[None if yes is None else [*no, *yes] for yes, no in zip(records["au_present"], records["au_absent"])],
+                          au_present=[None if yes is None else [] for yes in records["au_present"]])
+    assert judging.majority_captions(captions, rare, ["r2"])["text"].item() == NO_AU_CAPTION
+    assert judging.majority_captions(captions[captions["aspect"] == "emotion"], records, ["r2"]).empty
+
+
 def test_oracle_needs_the_labels_of_its_format():
     rng = random.Random(0)
     assert judging.oracle_caption("emot", [12], None, writer("grammar"), rng) is None
