@@ -68,7 +68,7 @@ SCALES: dict[str, tuple] = {
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
     "metrics.limit":        (24,     300,    0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
-    "ablation.steps":       (3,      150,    1000,   1000),
+    "ablation.steps":       (3,      400,    1000,   1000),
 }
 
 # %% ../nbs/api/scales.ipynb #7fc27de5
