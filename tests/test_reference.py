@@ -1,0 +1,71 @@
+"The committed reference run: whole, small, labelled, and what README and pages say of it is what it holds."
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from expblip import findings, report
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / 'outputs' / 'reference'
+
+
+@pytest.fixture(scope='module')
+def board():
+    return report.board(report.collect(RUN))
+
+
+def test_three_seeds_at_tiny(board):
+    facts = json.loads((RUN / 'run.json').read_text())
+    assert facts['scale'] == 'tiny' and list(board.columns) == [0, 1, 2] == facts['seeds']
+
+
+def test_all_five_captioners_are_judged_on_every_seed(board):
+    for model in findings.LABELS:
+        for figure in ('au_f1_full', 'correctness', 'completeness'):
+            assert board.loc[f'judge/drawn-rafau/{model}/greedy/{figure}'].notna().all()
+
+
+def test_every_target_and_every_finding_is_answered(board):
+    targets = findings.judge_targets(board)
+    assert findings.UNKNOWN not in set(targets.result)
+    verdicts = findings.judge_findings(board, findings.all_findings())
+    assert set(verdicts.verdict) <= {findings.HOLDS, findings.FAILS, findings.OPEN} and (verdicts.verdict == findings.OPEN).mean() < 1
+
+
+def test_the_report_holds_what_the_stages_measured(board):
+    flat = json.loads((RUN / 'report' / 'results.json').read_text())
+    assert all({'name', 'value', 'seed', 'stage', 'meaning'} <= set(entry) and entry['meaning'] for entry in flat)
+    told = {(entry['name'], entry['seed']): entry['value'] for entry in flat}
+    name = 'judge/drawn-rafau/au/greedy/au_f1_full'
+    assert [told[name, seed] for seed in board.columns] == board.loc[name].tolist()
+    page = (RUN / 'report' / 'report.html').read_text()
+    assert report.CAUTION in page
+
+
+def test_it_is_small_and_holds_no_weights():
+    files = [p for p in RUN.rglob('*') if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 8_000_000
+    assert {p.suffix for p in files} <= {'.json', '.jsonl', '.csv', '.html', '.jpg', '.ipynb', '.svg'}
+
+
+def test_readme_shows_its_numbers():
+    flat = json.loads((RUN / 'report' / 'results.json').read_text())
+    found = [e['value'] for e in flat if e['name'] == 'judge/drawn-rafau/exp/greedy/au_f1_full']
+    assert f'{sum(found) / len(found):.2f}' in (ROOT / 'README.md').read_text()
+
+
+def test_a_run_is_kept_whole_or_not_at_all(tmp_path):
+    (tmp_path / 'seed0' / 'x').mkdir(parents=True); (tmp_path / 'report').mkdir()
+    for name, text in {'run.json': '{"scale": "tiny", "seeds": [0]}', 'timings.json': '[]', 'seed0/x/manifest.json': '{}',
+                       'seed0/x/notebook.ipynb': 'n' * 500_000, 'seed0/x/model.safetensors': 'w'}.items():
+        (tmp_path / name).write_text(text)
+    def keep():
+        command = [sys.executable, 'tools/keep_reference.py', str(tmp_path), str(tmp_path / 'kept')]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert keep().returncode == 1 and not (tmp_path / 'kept').exists()
+    (tmp_path / 'seed0/x/notebook.ipynb').write_text('n')
+    assert keep().returncode == 0
+    assert sorted(p.name for p in (tmp_path / 'kept').rglob('*') if p.is_file()) == ['manifest.json', 'notebook.ipynb', 'run.json', 'timings.json']
