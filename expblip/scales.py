@@ -51,7 +51,7 @@ SCALES: dict[str, tuple] = {
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
     "step2.steps.au":       (None,   1400,   None,   None),  # actions are many and small
-    "step2.steps.exp":      (None,   1400,   None,   None),
+    "step2.steps.exp":      (None,   1600,   None,   None),
     "step2.steps.emot":     (None,   500,    None,   None),  # one word is soon learned
     "step2.steps":          (3,      1000,   None,   None),
     "step2.batch":          (8,      32,     None,   None),
