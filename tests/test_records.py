@@ -141,7 +141,7 @@ def test_captions_file(tmp_path):
 
 def test_hand_edited_csv_names_the_line(tmp_path):
     path = tmp_path / "c.csv"
-    path.write_text("id,record,text,aspect,writer,use\n1,a,It is a people who raises cheek.,au,rule,label\n\n1,a,shows AU99,au,rule,label\n")
+    path.write_text("id,record,text,aspect,writer,use\n1,a,It raises cheek.,au,rule,label\n\n1,a,It raises cheek and AU99.,au,rule,label\n")
     with pytest.raises(CaptionError) as caught:
         read_captions(path)
     assert [fault.split(",")[0] for fault in caught.value.faults] == ["line 4", "line 4"] and "duplicate of line 2" in str(caught.value)
