@@ -143,7 +143,7 @@ class Page:
     ) -> None:
         "A figure, also as JPEG."
         drawing, target = getattr(drawing, "figure", drawing), io.BytesIO()
-        drawing.savefig(target, format="jpeg", dpi=90, bbox_inches="tight")
+        drawing.savefig(target, format="jpeg", dpi=75, bbox_inches="tight")
         atomic_write(self.folder / f"{name}.jpg", target.getvalue())
         code = base64.b64encode(target.getvalue()).decode()
         self._show(f'<p><img src="data:image/jpeg;base64,{code}" alt="{html.escape(caption or name)}"><br>{html.escape(caption)}</p>')

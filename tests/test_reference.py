@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from expblip import findings, report
@@ -14,7 +15,8 @@ RUN = ROOT / 'outputs' / 'reference'
 
 @pytest.fixture(scope='module')
 def board():
-    return report.board(report.collect(RUN))
+    flat = pd.DataFrame(json.loads((RUN / 'report' / 'results.json').read_text())).astype({'value': float, 'seed': 'Int64'})
+    return report.board(flat[flat.stage != 'report'])
 
 
 def test_three_seeds_at_tiny(board):
@@ -35,14 +37,17 @@ def test_every_target_and_every_finding_is_answered(board):
     assert set(verdicts.verdict) <= {findings.HOLDS, findings.FAILS, findings.OPEN} and (verdicts.verdict == findings.OPEN).mean() < 1
 
 
-def test_the_report_holds_what_the_stages_measured(board):
+def test_every_number_says_what_it_means():
     flat = json.loads((RUN / 'report' / 'results.json').read_text())
     assert all({'name', 'value', 'seed', 'stage', 'meaning'} <= set(entry) and entry['meaning'] for entry in flat)
-    told = {(entry['name'], entry['seed']): entry['value'] for entry in flat}
-    name = 'judge/drawn-rafau/au/greedy/au_f1_full'
-    assert [told[name, seed] for seed in board.columns] == board.loc[name].tolist()
-    page = (RUN / 'report' / 'report.html').read_text()
-    assert report.CAUTION in page
+    assert report.CAUTION in (RUN / 'report' / 'report.html').read_text()
+
+
+def test_it_was_made_in_one_go():
+    "All stages of all seeds come from one commit and from one start."
+    made = [json.loads(p.read_text()) for p in RUN.glob('seed*/*/manifest.json')]
+    assert len({m['commit'] for m in made if 'ablation' not in m['notebook']}) == 1 and len(made) >= 3 * 23
+    assert {m['seed'] for m in made} == {0, 1, 2}
 
 
 def test_it_is_small_and_holds_no_weights():
@@ -59,13 +64,15 @@ def test_readme_shows_its_numbers():
 
 def test_a_run_is_kept_whole_or_not_at_all(tmp_path):
     (tmp_path / 'seed0' / 'x').mkdir(parents=True); (tmp_path / 'report').mkdir()
+    book = {'cells': [], 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5}
+    large = book | {'metadata': {'papermill': 'x' * 700_000}}
     for name, text in {'run.json': '{"scale": "tiny", "seeds": [0]}', 'timings.json': '[]', 'seed0/x/manifest.json': '{}',
-                       'seed0/x/notebook.ipynb': 'n' * 500_000, 'seed0/x/model.safetensors': 'w'}.items():
+                       'seed0/x/notebook.ipynb': json.dumps(large), 'seed0/x/model.safetensors': 'w'}.items():
         (tmp_path / name).write_text(text)
     def keep():
         command = [sys.executable, 'tools/keep_reference.py', str(tmp_path), str(tmp_path / 'kept')]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert keep().returncode == 1 and not (tmp_path / 'kept').exists()
-    (tmp_path / 'seed0/x/notebook.ipynb').write_text('n')
+    (tmp_path / 'seed0/x/notebook.ipynb').write_text(json.dumps(book))
     assert keep().returncode == 0
     assert sorted(p.name for p in (tmp_path / 'kept').rglob('*') if p.is_file()) == ['manifest.json', 'notebook.ipynb', 'run.json', 'timings.json']

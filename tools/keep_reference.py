@@ -1,16 +1,17 @@
 """Keep the small part of a finished run as the committed reference: `python tools/keep_reference.py <run folder> [outputs/reference]`.
 
-Kept: the report, results, manifests, logs and small tables of every stage, and the executed notebooks of what is shared and of the first seed.
-Left behind: pictures, weights, captions. The old reference is replaced in one rename.
+Kept: the report with all results, manifests and training logs of every stage, and the executed notebooks of what is shared and of the first seed,
+without papermill's times and this machine's folder. Left behind: pictures, weights, captions. The old reference is replaced in one rename.
 """
+import json
 import shutil
 import sys
 from pathlib import Path
 
 from expblip.io import read_json
 
-SMALL = ('results*.json', 'manifest.json', 'timing.json', 'log.jsonl', '*.csv', 'contact_sheet.jpg')
-LIMIT, MOST = 400_000, 8_000_000  # bytes of a file, and of all
+SMALL = ('manifest.json', 'timing.json', 'log.jsonl', 'contact_sheet.jpg')
+LIMIT, MOST = 600_000, 8_000_000  # bytes of a file, and of all
 
 def kept(run: Path) -> list[Path]:
     "The files that stay, relative to the run."
@@ -22,17 +23,29 @@ def kept(run: Path) -> list[Path]:
         if stage.parent.name in ('shared', seeds[0]): found.append(stage / 'notebook.ipynb')
     return [p.relative_to(run) for p in dict.fromkeys(found)]
 
+def tidy(path: Path, root: Path) -> str:
+    "An executed notebook without papermill's metadata, paths below the project's folder relative to it."
+    book = json.loads(path.read_text())
+    book['metadata'].pop('papermill', None)
+    for cell in book['cells']:
+        cell['metadata'] = {k: v for k, v in cell['metadata'].items() if k == 'tags'}
+        if 'execution_count' in cell: cell['execution_count'] = None
+        for output in cell.get('outputs', []):
+            if 'execution_count' in output: output['execution_count'] = None
+    return json.dumps(book, indent=1, ensure_ascii=False).replace(f'{root}/', '') + '\n'
+
 def main(run: Path, target: Path) -> None:
     facts = read_json(run / 'run.json')
     files = kept(run)
-    large = [f'{p}: {(run / p).stat().st_size:,} bytes' for p in files if (run / p).stat().st_size > LIMIT and p.suffix != '.json']
+    large = [f'{p}: {(run / p).stat().st_size:,} bytes' for p in files if (run / p).stat().st_size > LIMIT and p.suffix not in ('.json', '.html')]
     size = sum((run / p).stat().st_size for p in files)
     if large or size > MOST: sys.exit(f'{run}: too large to commit ({size:,} bytes in all); ' + '; '.join(large))
     fresh = target.with_name(target.name + '.new')
     shutil.rmtree(fresh, ignore_errors=True)
     for p in files:
         (fresh / p).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(run / p, fresh / p)
+        if p.suffix == '.ipynb': (fresh / p).write_text(tidy(run / p, run.parents[1]))
+        else: shutil.copy(run / p, fresh / p)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     print(f'{target}: {len(files)} files, {size / 1e6:.1f} MB, scale {facts["scale"]}, seeds {facts["seeds"]}')
