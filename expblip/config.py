@@ -286,7 +286,7 @@ def resolve_precision(
     import torch
 
     fast: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
-    native = torch.cuda.is_bf16_supported() if device == "cuda" else fast.get("avx512_bf16") or fast.get("amx_bf16")
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else fast.get("avx512_bf16") or fast.get("amx_bf16")
     return "bf16" if native else "fp32"
 
 

@@ -148,7 +148,7 @@ def _chains(run: Run) -> dict[str, int]:
 
 @contextmanager
 def _longest_first(run: Run) -> Iterator[None]:
-    "Of the stages that could start, doit takes the one with the longest chain behind it; by itself it takes any."
+    "Of the stages that could start, doit takes the one with the longest chain behind it; by itself it takes the one that was ready first."
     from doit.control import TaskDispatcher
 
     behind, usual = _chains(run), TaskDispatcher._get_next_node

@@ -47,7 +47,7 @@ SCALES: dict[str, tuple] = {
     "step1.lr":             (3e-4,   1e-3,   None,   None),
     "step1.lr_min":         (1e-5,   2e-5,   None,   None),
     "step1.warmup":         (1,      15,     None,   None),
-    "step1.hard_ramp":      (4.0,    4.0,    None,   None),  # hard negatives at once, and ITM of a small Q-Former never leaves its prior
+    "step1.hard_ramp":      (4.0,    4.0,    None,   None),  # hard negatives at once kept ITM of a small Q-Former at chance for 400 updates
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
     "step2.steps.au":       (None,   1400,   None,   None),  # actions are many and small
@@ -68,7 +68,7 @@ SCALES: dict[str, tuple] = {
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
     "metrics.limit":        (24,     300,    0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
-    "ablation.steps":       (3,      400,    1000,   1000),
+    "ablation.steps":       (3,      250,    1000,   1000),
 }
 
 # %% ../nbs/api/scales.ipynb #7fc27de5

@@ -124,8 +124,9 @@ def fit(
     opt = torch.optim.AdamW(decay_groups(named, plan.weight_decay), plan.lr)
     model, opt = acc.prepare(model, opt)
     micro = plan.batch // (acc.num_processes * plan.accumulate)
-    if micro < 1:
-        raise ValueError(f'a batch of {plan.batch} cannot be split over {acc.num_processes} processes and {plan.accumulate} passes: raise batch')
+    if plan.batch % (acc.num_processes * plan.accumulate):
+        raise ValueError(f'a batch of {plan.batch} cannot be split evenly over {acc.num_processes} processes and {plan.accumulate} passes: '
+                         'change batch')
     lines, wait, begin, cpu = [], 0., time.monotonic(), time.process_time()
     file = open(log, 'w') if log and acc.is_main_process else None
     marks = set(np.linspace(plan.steps / checks, plan.steps, checks).round().astype(int).tolist()) if check else set()

@@ -139,7 +139,7 @@ def test_device(monkeypatch):
     with pytest.raises(ConfigError, match="^device 'cuda' is not available here"):
         check_params("", {"device": "cuda"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert resolve_device("auto") == "cuda" and stage_config("data").device == "cpu"
     assert (stage_config("step1").device, stage_config("step1").precision) == ("cuda", "bf16")
 

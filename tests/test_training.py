@@ -117,7 +117,7 @@ def test_accumulated_passes_equal_one_batch(passes):
 
 
 def test_a_batch_that_cannot_be_split_is_refused():
-    with pytest.raises(ValueError, match="a batch of 2 cannot be split over 1 processes and 4 passes"): trained(batch=2, accumulate=4)
+    with pytest.raises(ValueError, match="a batch of 2 cannot be split evenly over 1 processes and 4 passes"): trained(batch=2, accumulate=4)
 
 
 def test_a_broken_loss_names_step_and_records_and_the_log_stays_whole(tmp_path):

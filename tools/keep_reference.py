@@ -1,7 +1,8 @@
 """Keep the small part of a finished run as the committed reference: `python tools/keep_reference.py <run folder> [outputs/reference]`.
 
 Kept: the report with all results, manifests and training logs of every stage, and the executed notebooks of what is shared and of the first seed,
-without papermill's times and this machine's folder. Left behind: pictures, weights, captions. The old reference is replaced in one rename.
+without papermill's times and this machine's folder. Left behind: full-size pictures, weights, captions.
+The old reference goes when the new one is whole.
 """
 import json
 import shutil
