@@ -20,7 +20,7 @@ ABSENT = "absent.json"
 def why_absent(
     folder: str | Path,  # folder of a stage instance
 ) -> str:  # "" when it is there, or never ran
-    "Why a stage made nothing."
+    "Why a stage made nothing; an empty text when it made something or never ran."
     try:
         return str(read_json(Path(folder) / ABSENT)["reason"])
     except (FileNotFoundError, NotADirectoryError):
@@ -56,5 +56,6 @@ def absences(
     found: dict[str, list[str]] = {}
     for path in sorted(Path(run).glob(f"*/*/{ABSENT}")):
         stages = found.setdefault(why_absent(path.parent), [])
-        stages += [path.parent.name] if path.parent.name not in stages else []
+        if path.parent.name not in stages:
+            stages.append(path.parent.name)
     return found

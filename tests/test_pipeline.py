@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from expblip import manifest as manifests
 from expblip.graph import GraphError, expand, notebook_parameters, read_graph
 from expblip.manifest import module_hashes, read_manifest, stale
-from expblip.pipeline import main, run
+from expblip.pipeline import _longest_first, main, run
 from expblip.runs import RunLock, plan
 
 GRAPH = """
@@ -383,3 +385,15 @@ def test_the_real_graph_holds_together():
     found = expand(read_graph(root / "pipeline.yaml"), "r", "smoke", [0, 1, 2])
     assert {"shared/data", "seed0/step1-au", "seed2/step2-exp", "seed1/caption-blip2", "seed0/metrics", "report"} <= set(found)
     assert all(need in found for instance in found.values() for need in instance.needs)
+
+
+def test_the_longest_chain_goes_first():
+    "On the real graph: the specialists before the detectors; afterwards doit is as before."
+    from doit.control import TaskDispatcher
+    usual = TaskDispatcher._get_next_node
+    def task(name): return SimpleNamespace(task=SimpleNamespace(name=f"stage:{name}"))
+    with _longest_first(plan("order", "smoke", checked=False)):
+        ready, order = deque(map(task, ("report", "seed0/detector-au", "seed0/step1-au", "shared/data"))), []
+        while ready: order.append(TaskDispatcher._get_next_node(None, ready, []).task.name)
+    assert order == [f"stage:{name}" for name in ("shared/data", "seed0/step1-au", "seed0/detector-au", "report")]
+    assert TaskDispatcher._get_next_node is usual

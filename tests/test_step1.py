@@ -179,3 +179,19 @@ def test_it_learns_four_pairs_by_heart(toy):
 
 def test_auc_counts_ordered_pairs_and_half_of_the_ties():
     assert _auc(torch.tensor([2., 1.]), torch.tensor([1., 0.])) == pytest.approx(3.5 / 4)
+
+
+def test_negatives_harden_with_the_batches_of_training_only(monkeypatch):
+    import expblip.step1 as module
+    torch.manual_seed(0)
+    model = Step1(QFormer(QFormerConfig(vocab=40, encoder_width=8, hidden=16, layers=1, heads=2, ffn=16, queries=2)), 3, hard_after=4)
+    batch = dict(image=torch.randn(4, 5, 8), ids=torch.randint(4, 40, (4, 6)), mask=torch.ones(4, 6, dtype=torch.long), group=torch.arange(4))
+    spread, usual = [], module.hard_negatives
+    def spy(sim, own):
+        spread.append(sim.std().item())
+        return usual(sim, own)
+    monkeypatch.setattr(module, "hard_negatives", spy)
+    for _ in range(6): model(**batch)
+    model.eval(); model(**batch)
+    steps = [s / spread[-2] for s in spread[::2]]  # the first of the two draws of each batch, against full hardness
+    assert steps == pytest.approx([.25, .5, .75, 1, 1, 1, 1], rel=1e-4)

@@ -21,7 +21,7 @@ def kept(run: Path) -> list[Path]:
     found = [run / 'run.json', run / 'timings.json', *(p for p in sorted((run / 'report').rglob('*')) if p.is_file())]
     for stage in stages:
         found += [p for pattern in SMALL for p in sorted(stage.glob(pattern))]
-        if stage.parent.name in ('shared', seeds[0]): found.append(stage / 'notebook.ipynb')
+        if stage.parent.name in ('shared', *seeds[:1]): found.append(stage / 'notebook.ipynb')
     return [p.relative_to(run) for p in dict.fromkeys(found)]
 
 def tidy(path: Path, root: Path) -> str:
