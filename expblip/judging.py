@@ -230,8 +230,7 @@ def majority_captions(
     "The rule captions of the majority of training labels, of the kind (AU, emotion or both) that the image is annotated with."
     pool, train = _pool(captions, records), records[records["split"] == "train"]
     aus = sorted({number for present in train["au_present"] if present is not None for number in present})
-    columns = zip(aus, au_labels(train, aus).T)  # an AU that is nowhere annotated absent has no majority
-    common = [number for number, labels in columns if (labels == 0).any() and np.nanmean(labels) > 0.5]
+    common = [number for number, labels in zip(aus, au_labels(train, aus).T) if np.nanmean(labels) > 0.5]
     felt = Counter(tuple(names) for names in train["emotions"] if names is not None).most_common(1)
     said = {"au": rule_caption(common) or NO_AU_CAPTION, "emotion": emotion_caption(felt[0][0]) if felt else ""}
     chosen = [(row.Index, _kinds(row, pool)) for row in records.set_index("id").loc[list(targets)].itertuples()]
