@@ -65,7 +65,7 @@ nbtest: env
 
 pytest: env
 	@echo "== pytest"
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(PY) -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(PY) -m pytest
 
 lint: env
 	@echo "== ruff"

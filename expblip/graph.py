@@ -271,7 +271,8 @@ def _absent(
     for pattern in patterns:
         names = [name for name in re.findall(r"\{(\w+)\}", pattern) if values.get(name) != defaults.get(name) or pattern != f"{{{name}}}"]
         place = _filled(pattern, values)
-        if names and not (all(values.get(name) for name in names) and glob.glob(str(Path(root) / place), recursive=True)):
+        there = (Path(root) / place).exists() or glob.glob(str(Path(root) / place), recursive=True)  # as written, brackets are no pattern
+        if names and not (all(values.get(name) for name in names) and there):
             yield names[0], f"{values.get(names[0])!r}: no file {place!r} there; name what exists, absolute or relative to the project's folder"
 
 
