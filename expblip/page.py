@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ class Page:
     ) -> None:
         "A table, also as CSV."
         atomic_write(self.folder / f"{name}.csv", frame.to_csv(index=False))
-        body = frame.to_html(index=False, na_rep="", border=0, escape=True)
+        body = re.sub(r">\n\s*<", "><", frame.to_html(index=False, na_rep="", border=0, escape=True))
         line = f"<caption>{html.escape(caption)}</caption>" if caption else ""
         self._show(f'<div class="scroll">{body.replace(">", ">" + line, 1)}</div>')
 

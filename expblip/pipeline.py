@@ -136,27 +136,17 @@ def _watch(run: Run, stop: threading.Event, every: float) -> None:
                 _say(f"        {name}: {text}")
 
 # %% ../nbs/api/pipeline.ipynb #afbfc19f
-def _chains(run: Run) -> dict[str, int]:
-    "How many stages wait behind each, one after the other."
-    behind = dict.fromkeys(run.instances, 0)
-    for name in reversed(list(run.instances)):
-        for need in run.instances[name].needs:
-            if need in behind:
-                behind[need] = max(behind[need], behind[name] + 1)
-    return behind
-
-
 @contextmanager
 def _longest_first(run: Run) -> Iterator[None]:
     "Of the stages that could start, doit takes the one with the longest chain behind it; by itself it takes the one that was ready first."
     from doit.control import TaskDispatcher
 
-    behind, usual = _chains(run), TaskDispatcher._get_next_node
+    place, usual = {f"stage:{name}": k for k, name in enumerate(run.instances)}, TaskDispatcher._get_next_node  # `expand` put them in order
 
     def choose(self: Any, ready: Any, tasks_to_run: Any) -> Any:
         if not ready:
             return usual(self, ready, tasks_to_run)
-        best = max(ready, key=lambda node: behind.get(node.task.name.removeprefix("stage:"), -1))
+        best = min(ready, key=lambda node: place.get(node.task.name, len(place)))
         ready.remove(best)
         return best
 

@@ -168,9 +168,7 @@ def test_every_parameter_is_explained(nb):
     assert [x for x in lines if not re.match(r'\w+ = .+  # \S', x)] == []
 
 def test_notebooks_are_small():
-    "The report of the reference run, all tables and figures in one, may be a little larger."
-    def most(n): return 600_000 if n.startswith('outputs/') else 400_000
-    assert [n for n, p in zip(rel(NOTEBOOKS), NOTEBOOKS, strict=True) if p.stat().st_size > most(n)] == []
+    assert [n for n, p in zip(rel(NOTEBOOKS), NOTEBOOKS, strict=True) if p.stat().st_size > 400_000] == []
 
 def test_notebooks_show_no_failure():
     "Committed outputs hold no traceback: failures are shown caught, with their message."

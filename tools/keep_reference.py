@@ -12,7 +12,7 @@ from pathlib import Path
 from expblip.io import read_json
 
 SMALL = ('manifest.json', 'timing.json', 'log.jsonl', 'contact_sheet.jpg')
-LIMIT, MOST = 600_000, 8_000_000  # bytes of a file, and of all
+LIMIT, MOST = 400_000, 8_000_000  # bytes of a file, and of all
 
 def kept(run: Path) -> list[Path]:
     "The files that stay, relative to the run."
