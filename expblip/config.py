@@ -92,7 +92,7 @@ RECORDS, CAPTIONS = _folder("the records (stage data)"), _folder("the captions (
 START = _folder("the drawn BLIP-2, or another start", "data/drawn-blip2")
 CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
 PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
-PRECISION = Knob(str, "of matrix products and convolutions in training; auto: bf16 where the device multiplies it natively", "auto",
+PRECISION = Knob(str, "of matrix products and convolutions; auto: bf16 where the device multiplies it natively", "auto",
                  choices=("auto", "fp32", "bf16"))
 RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
 TRAIN = {
@@ -154,13 +154,14 @@ STAGES: dict[str, dict[str, Knob]] = {
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
     "features": {
         "records": RECORDS, "init": START,
-        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16)},
+        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},
     "caption": {
         "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
         "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
                        choices=("greedy", "beam", "sample"), many=True),
         "beams": _count("beams of beam search", 5, low=1, high=64),
         "batch": _count("images at a time", 64, low=1), "limit": _count("images a data set for the other decodings; 0: all", 0),
+        "probe_limit": _count("training images a data set whose features are kept for the probes; 0: all", 0), "precision": PRECISION,
         "max_new": _count("longest caption in tokens", 96, low=1, high=1024),
         "top_p": Knob(float, "nucleus of sampling", 0.9, low=0.01, high=1),
         "temperature": Knob(float, "temperature of sampling", 1.0, low=0.01, high=10)},
@@ -177,7 +178,8 @@ STAGES: dict[str, dict[str, Knob]] = {
         "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
         "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
         "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
-    "probe": {"records": RECORDS, "features": Knob(str, "folders of features.parquet and features.safetensors, joined by commas")},
+    "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
+              "features": _folder("the features (features.parquet and features.safetensors)")},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from .records import au_labels, emotion_labels
 
 # %% auto #0
 __all__ = ['READINGS', 'Split', 'TABLE3_AUS', 'TABLE4_AUS', 'PAPER_TASKS', 'read_features', 'Probe', 'probe_loss', 'minimise',
-           'fit_probes', 'probe_score', 'Probed', 'linear_probe', 'Task', 'probe_tasks', 'task_labels', 'run_task',
-           'model_of']
+           'fit_probes', 'probe_score', 'Probed', 'linear_probe', 'Task', 'probe_tasks', 'probe_rows', 'task_labels',
+           'run_task']
 
 # %% ../nbs/api/probes.ipynb #be5f36d4
 READINGS = ("pooled", "flattened")
@@ -197,6 +196,21 @@ def probe_tasks(
         tasks += [Task(f"probe/{dataset}", str(dataset))] if part["emotions"].notna().any() else []
     return tasks
 
+
+def probe_rows(
+    records: pd.DataFrame,  # the run's records
+    limit: int = 0,  # training images a data set; 0: all
+) -> np.ndarray:  # int64: positions of the records whose features the probes need, in order
+    "Every validation and test image of the probed data sets, and at most `limit` training images of each, spread evenly over it."
+    where = np.arange(len(records))
+    chosen: list[np.ndarray] = []
+    for dataset in {task.dataset for task in probe_tasks(records)}:
+        here = (records["dataset"] == dataset).to_numpy()
+        train = where[here & (records["split"] == "train").to_numpy()]
+        few = min(limit or len(train), len(train))
+        chosen += [where[here & (records["split"] != "train").to_numpy()], train[np.linspace(0, len(train) - 1, few).round().astype(int)]]
+    return np.sort(np.concatenate(chosen)) if chosen else where[:0]
+
 # %% ../nbs/api/probes.ipynb #a8d92f73
 def task_labels(
     task: Task,  # AUs or emotions
@@ -211,12 +225,14 @@ def task_labels(
 def run_task(
     task: Task,  # what to probe
     records: pd.DataFrame,  # the run's records
-    listed: pd.DataFrame,  # column id: the records whose features there are, in the order of the features
+    listed: pd.DataFrame,  # column id: the records whose features there are, in the order of the features; column model, if any: whose they are
     grids: Mapping[str, torch.Tensor],  # part (image_encoder, qformer) -> features [N, positions, width]
     model: str,  # whose features these are
     device: str = "cpu",  # where to fit
 ) -> list[dict[str, Any]]:  # rows of results: name, value, meaning, and the parts of the name
     "Probe each part of one model in both readings; raises `ValueError` when features and records do not fit together."
+    if others := sorted(set(listed.get("model", ())) - {model}):
+        raise ValueError(f"features of {model}: these belong to {others[0]}: give the folder of caption-{model}")
     if missing := sorted(set(listed["id"]) - set(records["id"])):
         raise ValueError(f"features of {model}: record {missing[0]!r} is not in the records ({len(missing)} such): use files of one run")
     chosen = records.set_index("id").loc[listed["id"]].reset_index()
@@ -246,10 +262,3 @@ def run_task(
                     rows.append({"name": name, "value": round(float(value), 6), "meaning": meaning} | named)
     return rows
 
-
-def model_of(
-    listed: pd.DataFrame,  # the table beside the features; its column `model`, when there is one, names the model
-    folder: str | Path,  # the folder both lie in; its last word names the model otherwise
-) -> str:  # au, emot, mix, cat, exp or blip2
-    "Whose features a folder holds."
-    return str(listed["model"].iloc[0]) if "model" in listed and len(listed) else Path(folder).name.replace("_", "-").split("-")[-1]

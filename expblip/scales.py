@@ -42,6 +42,7 @@ SCALES: dict[str, tuple] = {
     "step1.recipe":         (None,   None,   "paper", "paper"),
     "step1.steps.au":       (None,   150,    None,   None),
     "step1.steps.emot":     (None,   200,    None,   None),
+    "step1.steps.exp":      (None,   200,    None,   None),
     "step1.steps":          (3,      100,    None,   None),
     "step1.batch":          (8,      48,     None,   None),
     "step1.lr":             (3e-4,   1e-3,   None,   None),
@@ -51,7 +52,7 @@ SCALES: dict[str, tuple] = {
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
     "step2.steps.au":       (None,   1400,   None,   None),  # actions are many and small
-    "step2.steps.exp":      (None,   1600,   None,   None),
+    "step2.steps.exp":      (None,   2100,   None,   None),  # as many passes over its pictures as AU-BLIP makes over its own
     "step2.steps.emot":     (None,   500,    None,   None),  # one word is soon learned
     "step2.steps":          (3,      1000,   None,   None),
     "step2.batch":          (8,      32,     None,   None),
@@ -64,6 +65,7 @@ SCALES: dict[str, tuple] = {
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
     "caption.max_new":      (24,     80,     200,    200),
+    "caption.probe_limit":  (0,      2000,   0,      0),  # training images a data set whose features the probes get; 0 = all
     "detector.steps.emotion": (None, 250,    None,   None),  # as many pictures as the captioner of the same labels sees in step 2
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),

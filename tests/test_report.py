@@ -52,10 +52,10 @@ def test_collect_adds_seed_and_stage_and_skips_the_report_itself(run):
 
 @pytest.mark.parametrize("content", ['{"a": 1}', '[{"name": "x"}]', '[{"name": "x", "value": "high", "meaning": "m"}]', "[{"])
 def test_a_damaged_results_file_is_one_error_naming_it(run, content):
-    path = run / "seed1" / "probe" / "results.json"
+    path = run / "seed1" / "probe-au" / "results.json"
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(ValueError, match="seed1.probe.results.json.*rerun"):
+    with pytest.raises(ValueError, match="seed1.probe-au.results.json.*rerun"):
         collect(run)
     assert issubclass(ReportError, ValueError)
 
