@@ -52,7 +52,7 @@ SCALES: dict[str, tuple] = {
     "step1.max_tokens":     (96,     96,     200,    200),
     "step2.recipe":         (None,   None,   "paper", "paper"),
     "step2.steps.au":       (None,   1400,   None,   None),  # actions are many and small
-    "step2.steps.exp":      (None,   2100,   None,   None),  # as many passes over its pictures as AU-BLIP makes over its own
+    "step2.steps.exp":      (None,   2400,   None,   None),  # five passes; its captions have order and wording to learn beside the actions
     "step2.steps.emot":     (None,   500,    None,   None),  # one word is soon learned
     "step2.steps":          (3,      1000,   None,   None),
     "step2.batch":          (8,      32,     None,   None),
