@@ -36,6 +36,7 @@ class Release:
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", "reason"]))  # images named by the labels that cannot be used
     variants: pd.DataFrame | None = None  # what each reading of the sampling rule would keep (`sampling.rule_variants`)
     unverified: bool = False  # nobody with the data has confirmed this format yet
+    sequences: pd.DataFrame | None = None  # found and known frames of each sequence, where they are known
 
     def __str__(self) -> str:
         title = f"{self.name}: {len(self.records)} records" + (" (unverified format)" if self.unverified else "")

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['GRIDS', 'GAPS', 'BP4D_FOLDS', 'DISFA_FOLDS', 'Rule', 'kept_frames', 'rule_variants', 'split_people', 'random_split',
-           'set_apart']
+__all__ = ['GRIDS', 'GAPS', 'PAPER_RULE', 'BP4D_FOLDS', 'DISFA_FOLDS', 'Rule', 'kept_frames', 'rule_variants', 'split_people',
+           'random_split', 'set_apart']
 
 # %% ../nbs/api/sampling.ipynb #3a7ec175
 GRIDS = ("index", *range(10))
@@ -37,12 +37,15 @@ class Rule:
         if self.gaps not in GAPS:
             raise ValueError(f"gaps is {self.gaps!r}: one of {', '.join(GAPS)}")
 
+
+PAPER_RULE = Rule()  # the plainest reading
+
 # %% ../nbs/api/sampling.ipynb #f9746ded
 def kept_frames(
     sequence: Sequence | np.ndarray,  # [F] name of the sequence of each coded frame; the frames of one stand together, in order
     frame: Sequence[int] | np.ndarray,  # [F] frame numbers
     labels: np.ndarray,  # [F, K] label vectors of any kind; nan equals nan
-    rule: Rule = Rule(),  # which reading
+    rule: Rule = PAPER_RULE,  # which reading
 ) -> np.ndarray:  # bool [F]: kept
     "Every tenth frame and every frame whose labels differ from the raw frame before (paper 4.1); ValueError when the frames are not in order."
     frame, names = np.asarray(frame), pd.factorize(np.asarray(sequence))[0]
