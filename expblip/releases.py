@@ -108,6 +108,11 @@ def label_table(
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise ReleaseError(path, [f"cannot be read as a table ({str(error).strip().splitlines()[-1]})"]) from None
     table.index = pd.RangeIndex(1, len(table) + 1)
+    with open(path, encoding="utf-8-sig") as file:
+        cells = [line.count(separator) + 1 if line.strip() else table.shape[1] for line in file]
+    faults = [f"line {line}: {count} cells, but the table has {table.shape[1]}" for line, count in enumerate(cells, 1) if count != table.shape[1]]
+    if faults:
+        raise ReleaseError(path, faults)
     table = table.apply(lambda column: column.str.strip(quotes))
     table = table[(table != "").any(axis=1)]
     if header and len(table):
@@ -234,8 +239,9 @@ def release_records(
     n = len(images)
     none: list[None] = [None] * n
     present, absent = au_cells(labels, aus) if labels is not None else (none, none)
+    place = Path(root).as_posix()
     columns = {
-        "id": [f"{dataset}/{image}" for image in images], "image": [(Path(root) / image).as_posix() for image in images], "dataset": [dataset] * n,
+        "id": [f"{dataset}/{image}" for image in images], "image": [f"{place}/{image}" for image in images], "dataset": [dataset] * n,
         "split": split, "subject": subject if subject is not None else none, "sequence": sequence if sequence is not None else none,
         "frame": pd.array(frame if frame is not None else none, "Int64"), "au_present": present, "au_absent": absent,
         "emotions": emotions if emotions is not None else none}
