@@ -4,6 +4,11 @@
 SCALE ?= tiny
 SEEDS ?= 1
 DATA  ?=
+# DATA=fixtures: drawn faces in the formats of the paper's eight data sets, read as delivered data are
+FIXTURES := data/user/fixtures
+ifeq ($(DATA),fixtures)
+override DATA := $(FIXTURES)
+endif
 # a table of your own gets a run folder of its own name
 RUN   ?= $(if $(DATA),$(shell basename "$(DATA)" | sed 's/\.[^.]*$$//; s/[^A-Za-z0-9_.-]/-/g; s/^[.-]*//'),$(SCALE))
 P     ?=
@@ -35,7 +40,7 @@ endif
 .PHONY: help env paper test nbtest pytest lint types export clean-nbs readme site drawn-blip2 bench hooks
 
 help:
-	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
+	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
@@ -53,6 +58,7 @@ $(STAMP):
 	@touch $@
 
 paper: env
+	@[ "$(DATA)" != $(FIXTURES) ] || [ -e $(FIXTURES) ] || $(PY) -c "from expblip.datasets import write_fixtures; write_fixtures('$(FIXTURES)')"
 	@$(PY) -m expblip.pipeline run --run $(RUN) --scale $(SCALE) --seeds $(SEEDS) \
 		$(if $(JOBS),-n $(JOBS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DATA),--data "$(DATA)") $(foreach p,$(P),-p "$(p)")
 

@@ -114,7 +114,7 @@ WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") 
          ("bp4d", "disfa", "rafau", "emotionet", "affectnet", "rafdb", "faceme")}
 STAGES: dict[str, dict[str, Knob]] = {
     "data": {
-        "data": Knob(str, "drawn, or the path of a table of photographs (.csv)", "drawn"),
+        "data": Knob(str, "drawn, a table of photographs (.csv), or a folder of data sets as delivered", "drawn"),
         "size": _count("pixels an image is stored at", 112, low=16, high=1024), **WORLD,
         "val": Knob(float, "validation images as a share of the training images", 0.1, low=0, high=1),
         "test": Knob(float, "test images as a share of the training images", 0.25, low=0, high=1)},
