@@ -127,10 +127,14 @@ def write_fixtures(
     root = Path(root)
     part = root.with_name(root.name + ".part")  # renamed at the end, so that a tree is whole or absent
     shutil.rmtree(part, ignore_errors=True)
-    for write in (lab.write_bp4d, lab.write_disfa, lab.write_gft):
-        write(part / write.__name__.removeprefix("write_"), frames=min(n, 80), seed=seed, size=size)
-    for write in (wild.write_rafau, wild.write_emotionet, wild.write_affectnet, wild.write_rafdb, wild.write_faceme):
-        write(part / write.__name__.removeprefix("write_"), n, seed)
+    writers: dict[str, Callable[..., pd.DataFrame]] = {
+        "rafau": wild.write_rafau, "emotionet": wild.write_emotionet, "affectnet": wild.write_affectnet, "rafdb": wild.write_rafdb,
+        "faceme": wild.write_faceme}
+    videos: dict[str, Callable[..., pd.DataFrame]] = {"bp4d": lab.write_bp4d, "disfa": lab.write_disfa, "gft": lab.write_gft}
+    for name, write in videos.items():
+        write(part / name, frames=min(n, 80), seed=seed, size=size)
+    for name, write in writers.items():
+        write(part / name, n, seed)
     options = {"gft": {"test": 3, "form": {"codes": {"0": 0, "1": 1, "-1": None}}}, "disfa": {"test": ["SN003"]}}
     (part / OPTIONS).write_text(yaml.safe_dump(options))
     return part.rename(root)
