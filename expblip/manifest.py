@@ -250,7 +250,7 @@ def environment(
         except PackageNotFoundError:
             continue
     try:
-        commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)outputs") else "")
     except OSError:
         commit = ""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
