@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", default="", help="run folder below outputs/ (default: the name of the scale)")
     parser.add_argument("--scale", default="", help="smoke, tiny, base or full (default: that of the run folder, else tiny)")
     parser.add_argument("--seeds", default="", help="how many seeds (3), or which (0,2)")
-    parser.add_argument("--data", default="", help="a table of your own photographs (CSV)")
+    parser.add_argument("--data", default="", help="a table of your own photographs (CSV), or a folder of data sets")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="STAGE.KNOB=VALUE", help="set a parameter")
     parser.add_argument("-n", dest="workers", type=int, default=0, help="notebooks side by side (default: 2, or 1 on a single core)")

@@ -83,8 +83,8 @@ def plan(
         place = (graph.get("shortcuts") or {}).get("data")
         if not place:
             raise GraphError("--data: pipeline.yaml names no parameter for it (shortcuts: {data: stage.parameter}).")
-        if not Path(data).is_file():
-            raise GraphError(f"--data {data}: no such file.")
+        if not Path(data).exists():
+            raise GraphError(f"--data {data}: no such file or folder.")
         settings = [(*place.rsplit(".", 1), _inside(data, base)), *settings]
     numbers, rules = _seeds(seeds), _rules(graph.get("rules") or "") if checked else None
     if rules is not None:  # what all stages share is checked once, not stage by stage
