@@ -41,7 +41,7 @@ def write_bp4d(
             first, width = (1, 95, 721)[(s + t) % 3], (3, 4)[(s + t) % 2]
             lines = [",".join(map(str, [0, *header]))]
             for k, shown in enumerate(video_faces(BP4D_AUS, frames, (seed * 1000 + s, t), size)):
-                lost, odd = k >= frames - 2 and (s, t) == (0, 1), (s + t + k) % 17 == 0
+                lost, odd = k >= frames - 2 and (s, t) == (1, 1), (s + t + k) % 17 == 0
                 coded = [number for number in BP4D_AUS if not (odd and number == 17)]
                 dark = {32, 38, 39, *BP4D_AUS} - set(coded)
                 codes = [9 if number in dark else int(number in shown.aus) for number in header]

@@ -49,11 +49,12 @@ def kept_frames(
 ) -> np.ndarray:  # bool [F]: kept
     "Every tenth frame and every frame whose labels differ from the raw frame before (paper 4.1); ValueError when the frames are not in order."
     frame, names = np.asarray(frame), pd.factorize(np.asarray(sequence))[0]
-    labels = np.asarray(labels).reshape(len(frame), -1)
+    labels = np.asarray(labels)
     if not len(frame) == len(names) == len(labels):
         raise ValueError(f"{len(names)} sequence names, {len(frame)} frame numbers and {len(labels)} label vectors: need equally many")
     if not len(frame):
         return np.zeros(0, bool)
+    labels = labels.reshape(len(frame), -1)
     first = np.r_[True, names[1:] != names[:-1]]
     if (np.diff(names) < 0).any() or (np.diff(frame) <= 0)[~first[1:]].any():
         raise ValueError("frames must be sorted: one sequence after the other, numbers rising in each")
