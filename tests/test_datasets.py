@@ -50,8 +50,8 @@ def test_names_of_folders_may_be_written_as_the_owners_write_them(tmp_path):
 
 
 @pytest.mark.parametrize('text, told', [
-    ('[1, 2]', 'must map'), ('x: {}', "unknown data set 'x'"), ('disfa: {limit: 2}', "unknown option 'limit'"), ('gft: {form: {colour: 1}}', 'colour'),
-    ('a: [', 'is not YAML')])
+    ('[1, 2]', 'must map'), ('x: {}', "unknown data set 'x'"), ('disfa: {limit: 2}', "unknown option 'limit'"),
+    ('gft: {form: {colour: 1}}', 'colour'), ('a: [', 'is not YAML')])
 def test_options_at_fault(tmp_path, text, told):
     (tmp_path / 'disfa').mkdir()
     (tmp_path / 'options.yaml').write_text(text)
