@@ -6,25 +6,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from .columns import ROWS, all_differ, all_said, hashes, item_places, list_bits, open_columns, save_columns, to_cells, to_columns
 from .facs import AUS, EMOTIONS, au, emotion, parse
 from .io import atomic_path
 from .sheets import TableError, did_you_mean, read_table, unknown_columns
 
 # %% auto #0
 __all__ = ['RECORD_COLUMNS', 'CAPTION_COLUMNS', 'TRUTH_COLUMNS', 'SPLITS', 'ASPECTS', 'WRITERS', 'USES', 'MAX_TEXT', 'Cells',
-           'RECORD_CELLS', 'RECORD_OPTIONAL', 'FURTHER', 'CAPTION_CELLS', 'RecordError', 'CaptionError',
-           'check_records', 'write_records', 'read_records', 'image_source', 'au_labels', 'emotion_labels',
-           'check_captions', 'write_captions', 'read_captions', 'captions_file', 'check_truth', 'write_truth',
-           'read_truth']
+           'RECORD_SCHEMA', 'RECORD_CELLS', 'RECORD_OPTIONAL', 'FURTHER', 'CAPTION_CELLS', 'RecordError',
+           'CaptionError', 'check_records', 'write_records', 'read_records', 'scan_records', 'image_source',
+           'au_labels', 'emotion_labels', 'check_captions', 'write_captions', 'read_captions', 'captions_file',
+           'check_truth', 'write_truth', 'read_truth']
 
 # %% ../nbs/api/records.ipynb #c6ae27f7
 RECORD_COLUMNS = ("id", "image", "dataset", "split", "subject", "sequence", "frame", "au_present", "au_absent", "emotions")
@@ -91,7 +92,7 @@ def _maybe_count(value: Any) -> int | None:
     "A whole number from 0, or None."
     if _missing(value):
         return None
-    if isinstance(value, bool) or float(value) != int(float(value)) or int(float(value)) < 0:
+    if isinstance(value, bool) or float(value) != int(float(value)) or not 0 <= int(float(value)) < 2 ** 63:
         raise ValueError("must be a whole number from 0, or empty")
     return int(float(value))
 
@@ -118,6 +119,11 @@ def _tidy(table: pd.DataFrame, cells: Cells, optional: Sequence[str], faults: li
         column = columns[name] = [None] * len(given)
         if name not in table:
             continue
+        try:
+            column[:] = map(check, given)
+            continue
+        except (ValueError, TypeError, OverflowError):
+            column[:] = [None] * len(given)
         for i, value in enumerate(given):
             try:
                 column[i] = check(value)
@@ -135,6 +141,25 @@ def _duplicates(ids: Iterable[Any], rows: Sequence[str]) -> list[str]:
     return [f"{row}, column 'id', value {name!r}: duplicate of {first[name]}; give each row its own"
             for name, row in zip(ids, rows) if name is not None and first.setdefault(name, row) != row]
 
+# %% ../nbs/api/records.ipynb #7d3f0b94
+_AUS, _NAMES = pa.list_(pa.int16()), pa.list_(pa.string())
+_TYPES = {"frame": pa.int64(), "au_present": _AUS, "au_absent": _AUS, "aus": _AUS, "emotions": _NAMES}
+RECORD_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in RECORD_COLUMNS])
+
+
+def _in_form(table: pa.Table) -> bool:
+    "Whether records of RECORD_SCHEMA are as `check_records` would return them."
+    texts = [table[name] for name in RECORD_COLUMNS[:6]]
+    if not all(map(all_said, texts)) or any(cells.null_count for cells in texts[:4]) or not all_differ(hashes(table["id"].to_pylist())):
+        return False
+    if not pc.all(pc.is_in(table["split"], pa.array(SPLITS))).as_py() or (pc.min(table["frame"]).as_py() or 0) < 0:
+        return False
+    present, absent = (list_bits(table[name], tuple(AUS)) for name in ("au_present", "au_absent"))
+    named = list_bits(table["emotions"], EMOTIONS)
+    if present is None or absent is None or named is None or (named == 0).any() or ((present < 0) != (absent < 0)).any():
+        return False
+    return not ((present >= 0) & ((present & absent != 0) | (present | absent == 0))).any()
+
 # %% ../nbs/api/records.ipynb #9c859ae3
 RECORD_CELLS: Cells = {
     "id": _text, "image": _text, "dataset": _text, "split": _one_of(SPLITS), "subject": _maybe_text, "sequence": _maybe_text,
@@ -149,6 +174,8 @@ def check_records(
     row: str = "row",  # how to call a row in an error; its number is the table's index
 ) -> pd.DataFrame:  # the same rows, exactly the columns RECORD_COLUMNS, each cell in its one form
     "Check and tidy a table of records; RecordError lists all faults."
+    if (whole := to_columns(table, RECORD_SCHEMA)) is not None and _in_form(whole):
+        return to_cells(whole, RECORD_SCHEMA)
     faults = unknown_columns(table, RECORD_COLUMNS)
     out = _tidy(table, RECORD_CELLS, RECORD_OPTIONAL, faults, row)[list(RECORD_COLUMNS)]
     rows = [f"{row} {i}" for i in table.index]
@@ -170,30 +197,16 @@ def check_records(
     return out
 
 # %% ../nbs/api/records.ipynb #1d75c631
-_AUS, _NAMES = pa.list_(pa.int16()), pa.list_(pa.string())
-_TYPES = {"frame": pa.int64(), "au_present": _AUS, "au_absent": _AUS, "aus": _AUS, "emotions": _NAMES}
-
-
 def _write(table: pd.DataFrame, path: str | Path) -> Path:
     "Write a tidy table as Parquet."
     arrays = {name: pa.array(table[name].tolist() if name != "frame" else table[name].astype("Int64"),
                              type=_TYPES.get(name, pa.string() if table[name].dtype == object else None), from_pandas=True) for name in table.columns}
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(arrays), temporary)
-    return Path(path)
+    return save_columns(pa.table(arrays), path)
 
 
 def _read(path: str | Path, error: type[TableError]) -> pd.DataFrame:
     "Read Parquet into plain Python cells."
-    try:
-        table = pq.read_table(path, memory_map=True)
-    except FileNotFoundError:
-        raise error(path, ["no such file; run the stage that writes it, or correct the path"]) from None
-    except pa.ArrowException as reason:
-        raise error(path, [f"not a whole Parquet file ({str(reason).splitlines()[0]}); delete it and rerun the stage that writes it"]) from None
-    plain = {name: table[name].to_pylist() for name in table.column_names}
-    return pd.DataFrame({name: pd.Series(values, dtype=object if pa.types.is_string(table[name].type) or name in RECORD_COLUMNS else None)
-                         for name, values in plain.items()})
+    return to_cells(open_columns(path, error).read())
 
 
 def write_records(
@@ -208,7 +221,28 @@ def read_records(
     path: str | Path,  # a Parquet file of records
 ) -> pd.DataFrame:  # columns RECORD_COLUMNS; lists are Python lists, nothing is None, `frame` is Int64
     "Read and check records; RecordError lists all faults."
-    return check_records(_read(path, RecordError), path)
+    table = open_columns(path, RecordError).read()
+    cells = to_cells(table, RECORD_SCHEMA)
+    return cells if table.schema.equals(RECORD_SCHEMA) and _in_form(table) else check_records(cells, path)
+
+
+def scan_records(
+    path: str | Path,  # a Parquet file of records
+) -> Iterator[pd.DataFrame]:  # as from `read_records`, up to ROWS rows each; the index counts on
+    "Read and check records a piece at a time, in memory that does not grow with the file; RecordError lists all faults."
+    done, seen = 0, [hashes([])]
+    for batch in open_columns(path, RecordError).iter_batches(ROWS):
+        table = pa.Table.from_batches([batch])
+        if not (table.schema.equals(RECORD_SCHEMA) and _in_form(table)):
+            rest = read_records(path).iloc[done:]
+            yield from (rest.iloc[at:at + ROWS] for at in range(0, len(rest), ROWS))
+            return
+        part = to_cells(table, RECORD_SCHEMA).set_axis(pd.RangeIndex(done, done + len(table)))
+        done += len(part)
+        seen.append(hashes(part["id"]))
+        yield part
+    if not all_differ(np.concatenate(seen)):
+        read_records(path)
 
 
 def image_source(
@@ -224,11 +258,9 @@ def au_labels(
     aus: Sequence[int],  # the K AUs wanted, in this order
 ) -> np.ndarray:  # float32 [N, K]: 1 present, 0 absent, nan not annotated
     "AU labels of records as an array; an AU in neither list is nan."
-    column = {number: k for k, number in enumerate(aus)}
-    out = np.full((len(table), len(column)), np.nan, dtype=np.float32)
+    out = np.full((len(table), len(aus)), np.nan, dtype=np.float32)
     for name, value in (("au_absent", 0.0), ("au_present", 1.0)):
-        for i, numbers in enumerate(table[name]):
-            out[i, [column[n] for n in numbers if n in column] if numbers is not None else []] = value
+        out[item_places(table[name], aus)] = value
     return out
 
 
@@ -237,9 +269,8 @@ def emotion_labels(
 ) -> np.ndarray:  # float32 [N, 8] in the order of EMOTIONS: 1 named, 0 not named, a row of nan where not annotated
     "Emotion labels of records as an array."
     out = np.full((len(table), len(EMOTIONS)), np.nan, dtype=np.float32)
-    for i, names in enumerate(table["emotions"]):
-        if names is not None:
-            out[i] = [name in names for name in EMOTIONS]
+    out[[names is not None for names in table["emotions"]]] = 0
+    out[item_places(table["emotions"], EMOTIONS)] = 1
     return out
 
 # %% ../nbs/api/records.ipynb #8a80d0b7
