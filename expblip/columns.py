@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,10 @@ from .sheets import TableError
 
 # %% auto #0
 __all__ = ['ROWS', 'save_columns', 'open_columns', 'to_cells', 'to_columns', 'all_said', 'hashes', 'all_differ', 'list_bits',
-           'item_places']
+           'bit_lists', 'names_items']
 
 # %% ../nbs/api/columns.ipynb #5ce713e2
-ROWS = 2 ** 16  # rows of a row group: as many as a reader holds who goes piece by piece
+ROWS = 2 ** 14  # rows of a row group: as many as a reader holds who goes piece by piece
 
 
 def save_columns(
@@ -32,7 +31,7 @@ def save_columns(
 ) -> Path:  # the path
     "Write Parquet in row groups of ROWS rows, whole or not at all."
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=ROWS)
+        pq.write_table(table, temporary, row_group_size=ROWS, compression="zstd")
     return Path(path)
 
 
@@ -149,13 +148,27 @@ def list_bits(
         return None
     return np.where(cells.is_null().to_numpy(), -1, np.bincount(rows, np.ldexp(1.0, k), len(lengths)).astype(int))
 
+# %% ../nbs/api/columns.ipynb #5e1d90ab
+def bit_lists(
+    bits: np.ndarray,  # from `list_bits`
+    known: Sequence,  # the same items
+) -> np.ndarray:  # object [rows]: lists and None; rows with equal lists share one
+    "Sets of bits as lists."
+    which, distinct = pd.factorize(bits)
+    made = np.empty(len(distinct), dtype=object)
+    made[:] = [None if number < 0 else [item for k, item in enumerate(known) if number >> k & 1] for number in distinct.tolist()]
+    return made[which]
+
 # %% ../nbs/api/columns.ipynb #5f1e2a7e
-def item_places(
-    cells: Iterable[Sequence | None],  # lists
+def names_items(
+    cells: Iterable[Iterable | None],  # lists
     known: Sequence,  # items that count; others are passed over
-) -> tuple[np.ndarray, np.ndarray]:  # int [items], int [items]: row, and place in `known`
-    "Where list cells name known items."
+) -> np.ndarray:  # bool [rows, known]
+    "Which list cell names which item."
     lists, place = list(cells), {item: k for k, item in enumerate(known)}
-    rows = np.repeat(np.arange(len(lists)), np.array([0 if items is None else len(items) for items in lists], dtype=int))
-    places = np.array([place.get(item, -1) for item in chain.from_iterable(items for items in lists if items is not None)], dtype=int)
-    return rows[places >= 0], places[places >= 0]
+    which, _ = pd.factorize(np.fromiter(map(id, lists), np.int64, len(lists)))
+    distinct = dict(zip(map(id, lists), lists)).values()
+    pairs = [(i, place[item]) for i, items in enumerate(distinct) if items is not None for item in items if item in place]
+    out = np.zeros((len(distinct), len(known)), bool)
+    out[tuple(np.array(pairs, int).reshape(-1, 2).T)] = True
+    return out[which]

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .columns import ROWS, all_differ, all_said, hashes, item_places, list_bits, open_columns, save_columns, to_cells, to_columns
+from .columns import ROWS, all_differ, all_said, bit_lists, hashes, list_bits, names_items, open_columns, save_columns, to_cells, to_columns
 from .facs import AUS, EMOTIONS, au, emotion, parse
 from .io import atomic_path
 from .sheets import TableError, did_you_mean, read_table, unknown_columns
@@ -147,18 +147,23 @@ _TYPES = {"frame": pa.int64(), "au_present": _AUS, "au_absent": _AUS, "aus": _AU
 RECORD_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in RECORD_COLUMNS])
 
 
-def _in_form(table: pa.Table) -> bool:
-    "Whether records of RECORD_SCHEMA are as `check_records` would return them."
-    texts = [table[name] for name in RECORD_COLUMNS[:6]]
-    if not all(map(all_said, texts)) or any(cells.null_count for cells in texts[:4]) or not all_differ(hashes(table["id"].to_pylist())):
-        return False
+def _as_is(table: pa.Table) -> pd.DataFrame | None:
+    "Records as plain cells when there is nothing to tidy and nothing at fault, else None."
+    if not table.schema.equals(RECORD_SCHEMA):
+        return None
+    texts, aus = [table[name] for name in RECORD_COLUMNS[:6]], tuple(AUS)
+    if not all(map(all_said, texts)) or any(cells.null_count for cells in texts[:4]):
+        return None
     if not pc.all(pc.is_in(table["split"], pa.array(SPLITS))).as_py() or (pc.min(table["frame"]).as_py() or 0) < 0:
-        return False
-    present, absent = (list_bits(table[name], tuple(AUS)) for name in ("au_present", "au_absent"))
-    named = list_bits(table["emotions"], EMOTIONS)
+        return None
+    present, absent, named = list_bits(table["au_present"], aus), list_bits(table["au_absent"], aus), list_bits(table["emotions"], EMOTIONS)
     if present is None or absent is None or named is None or (named == 0).any() or ((present < 0) != (absent < 0)).any():
-        return False
-    return not ((present >= 0) & ((present & absent != 0) | (present | absent == 0))).any()
+        return None
+    if ((present >= 0) & ((present & absent != 0) | (present | absent == 0))).any():
+        return None
+    out = to_cells(table.select(RECORD_COLUMNS[:7]), RECORD_SCHEMA)
+    lists = {"au_present": bit_lists(present, aus), "au_absent": bit_lists(absent, aus), "emotions": bit_lists(named, EMOTIONS)}
+    return out.assign(**lists) if all_differ(hashes(out["id"].tolist())) else None
 
 # %% ../nbs/api/records.ipynb #9c859ae3
 RECORD_CELLS: Cells = {
@@ -174,8 +179,8 @@ def check_records(
     row: str = "row",  # how to call a row in an error; its number is the table's index
 ) -> pd.DataFrame:  # the same rows, exactly the columns RECORD_COLUMNS, each cell in its one form
     "Check and tidy a table of records; RecordError lists all faults."
-    if (whole := to_columns(table, RECORD_SCHEMA)) is not None and _in_form(whole):
-        return to_cells(whole, RECORD_SCHEMA)
+    if (columns := to_columns(table, RECORD_SCHEMA)) is not None and (out := _as_is(columns)) is not None:
+        return out
     faults = unknown_columns(table, RECORD_COLUMNS)
     out = _tidy(table, RECORD_CELLS, RECORD_OPTIONAL, faults, row)[list(RECORD_COLUMNS)]
     rows = [f"{row} {i}" for i in table.index]
@@ -222,8 +227,8 @@ def read_records(
 ) -> pd.DataFrame:  # columns RECORD_COLUMNS; lists are Python lists, nothing is None, `frame` is Int64
     "Read and check records; RecordError lists all faults."
     table = open_columns(path, RecordError).read()
-    cells = to_cells(table, RECORD_SCHEMA)
-    return cells if table.schema.equals(RECORD_SCHEMA) and _in_form(table) else check_records(cells, path)
+    out = _as_is(table)
+    return out if out is not None else check_records(to_cells(table, RECORD_SCHEMA), path)
 
 
 def scan_records(
@@ -232,15 +237,14 @@ def scan_records(
     "Read and check records a piece at a time, in memory that does not grow with the file; RecordError lists all faults."
     done, seen = 0, [hashes([])]
     for batch in open_columns(path, RecordError).iter_batches(ROWS):
-        table = pa.Table.from_batches([batch])
-        if not (table.schema.equals(RECORD_SCHEMA) and _in_form(table)):
+        part = _as_is(pa.Table.from_batches([batch]))
+        if part is None:
             rest = read_records(path).iloc[done:]
             yield from (rest.iloc[at:at + ROWS] for at in range(0, len(rest), ROWS))
             return
-        part = to_cells(table, RECORD_SCHEMA).set_axis(pd.RangeIndex(done, done + len(table)))
+        seen.append(hashes(part["id"].tolist()))
+        yield part.set_axis(pd.RangeIndex(done, done + len(part)))
         done += len(part)
-        seen.append(hashes(part["id"]))
-        yield part
     if not all_differ(np.concatenate(seen)):
         read_records(path)
 
@@ -260,7 +264,7 @@ def au_labels(
     "AU labels of records as an array; an AU in neither list is nan."
     out = np.full((len(table), len(aus)), np.nan, dtype=np.float32)
     for name, value in (("au_absent", 0.0), ("au_present", 1.0)):
-        out[item_places(table[name], aus)] = value
+        out[names_items(table[name], aus)] = value
     return out
 
 
@@ -270,7 +274,7 @@ def emotion_labels(
     "Emotion labels of records as an array."
     out = np.full((len(table), len(EMOTIONS)), np.nan, dtype=np.float32)
     out[[names is not None for names in table["emotions"]]] = 0
-    out[item_places(table["emotions"], EMOTIONS)] = 1
+    out[names_items(table["emotions"], EMOTIONS)] = 1
     return out
 
 # %% ../nbs/api/records.ipynb #8a80d0b7

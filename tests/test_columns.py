@@ -55,9 +55,9 @@ def test_whole_columns_and_loops_agree(monkeypatch):
     monkeypatch.setattr(R, "to_columns", lambda *given, real=R.to_columns: ways.append(1) or real(*given))
     tables = [any_table(dice) for _ in range(1500)]
     quick = [outcome(table) for table in tables]
-    whole = [(w := R.to_columns(table, R.RECORD_SCHEMA)) is not None and R._in_form(w) for table in tables]
+    whole = [(w := R.to_columns(table, R.RECORD_SCHEMA)) is not None and R._as_is(w) is not None for table in tables]
     assert 200 < sum(whole) < 1200 and len(ways) == 3000
-    monkeypatch.setattr(R, "_in_form", lambda _: False)
+    monkeypatch.setattr(R, "_as_is", lambda _: None)
     for table, first in zip(tables, quick):
         assert outcome(table) == first
     assert all(isinstance(first[0], tuple) for first, took in zip(quick, whole) if took), "nothing that is in form has a fault"
