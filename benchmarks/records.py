@@ -1,7 +1,8 @@
 """What the paper's 372,771 records cost: `python benchmarks/records.py`. Load, check and sample in fresh processes, ours and JSON lines in turn.
 
-Records have the sizes of Table 1. Each process reads its file, checks every row, counts what the sampling rule keeps of the video sets and draws 32 rows.
-Seconds exclude imports; peak is the process's largest resident memory, imports included. Three rounds, medians; also at a quarter of the size.
+Records have the sizes of Table 1. Each process reads its file, checks every row, counts what the sampling rule keeps of the video sets and draws
+32 rows; all must find the same. Seconds exclude imports; peak is the largest resident memory of the process, imports (and, where a file is mapped,
+the file) included. Medians of three rounds, first at a quarter of the size. `python benchmarks/records.py 0.1` does it with a tenth.
 """
 import json
 import random
@@ -14,8 +15,9 @@ import time
 from pathlib import Path
 
 DRAWN = 32
-AUS = {'BP4D': (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24), 'DISFA': (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26), 'GFT': (1, 2, 4, 6, 10, 12, 14, 15, 23, 24),
-       'RAF-AU': (1, 2, 4, 5, 6, 9, 10, 12, 16, 17, 25, 26, 27), 'EmotioNet': (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26)}
+AUS = {'BP4D': (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24), 'DISFA': (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26),
+       'GFT': (1, 2, 4, 6, 10, 12, 14, 15, 23, 24), 'RAF-AU': (1, 2, 4, 5, 6, 9, 10, 12, 16, 17, 25, 26, 27),
+       'EmotioNet': (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26)}
 
 def rows(share: float):
     "Records with the sizes of Table 1, or a share of them."
@@ -24,15 +26,18 @@ def rows(share: float):
     for line in (Path(__file__).parents[1] / 'data/paper/table1_datasets.csv').read_text().splitlines()[1:]:
         name, _, split, size, people, _ = line.split(',')
         if split != 'train': continue
-        each, shown = int(share * int(size)) // int(people) + 1 if people else 0, set()
-        for i in range(int(share * int(size))):
-            who, at = (f'{name[0]}{i // each:03}', i % each) if people else (None, None)
-            if at is None or at % 500 == 0: shown = set(dice.sample(AUS[name], 3)) if name in AUS else set()
-            elif dice.random() < .06: shown ^= {dice.choice(AUS[name])}
-            path = f'{name}/{who}/{at:05}.jpg' if people else f'{name}/{i % 1000}/{dice.getrandbits(224):056x}.jpg'
-            yield {'id': path, 'image': f'data/licensed/{path}', 'dataset': name, 'split': 'train', 'subject': who, 'sequence': people and f'{who}/T{at // 500}' or None,
-                   'frame': at, 'au_present': sorted(shown) if name in AUS else None, 'au_absent': sorted(set(AUS[name]) - shown) if name in AUS else None,
-                   'emotions': None if name in AUS else [EMOTIONS[dice.randrange(8)]]}
+        n, aus, shown = round(share * int(size)), AUS.get(name), set()
+        for i in range(n):
+            row = dict.fromkeys(('subject', 'sequence', 'frame', 'au_present', 'au_absent', 'emotions'))
+            path = f'{name}/{i % 1000}/{dice.getrandbits(224):056x}.jpg'
+            if people:  # frames of one person stand together, 500 to a sequence
+                person, at = divmod(i, n // int(people) + 1)
+                row |= {'subject': f'{name[0]}{person:03}', 'sequence': f'{name[0]}{person:03}/T{at // 500}', 'frame': at}
+                path = f'{name}/{row["sequence"]}/{at:05}.jpg'
+            if aus and (not people or at % 500 == 0): shown = set(dice.sample(aus, 3))
+            elif aus and dice.random() < .06: shown ^= {dice.choice(aus)}
+            row |= {'au_present': sorted(shown), 'au_absent': sorted(set(aus) - shown)} if aus else {'emotions': [EMOTIONS[dice.randrange(8)]]}
+            yield row | {'id': path, 'image': f'data/licensed/{path}', 'dataset': name, 'split': split}
 
 def make(folder: Path, share: float) -> None:
     "The same records as Parquet and as JSON lines."
@@ -45,6 +50,7 @@ def make(folder: Path, share: float) -> None:
 
 def chosen(n: int) -> list[int]: return sorted(random.Random(0).sample(range(n), DRAWN))
 
+# a route imports, yields, does the work that is timed, and yields what it found
 def whole(folder: Path):
     "Ours, all records as one table."
     from expblip.facs import AUS as known
@@ -144,9 +150,9 @@ if __name__ == '__main__':
             rounds = [{way: measure(way, folder) for way in ('usual', 'whole', 'pieces')} for _ in range(3)]
             assert len({json.dumps(run['found']) for r in rounds for run in r.values()}) == 1, 'all routes find the same'
             n, kept, _ = rounds[0]['usual']['found']
-            print(f'{n:,} records, {kept:,} frames kept')
+            print(f'{n:,} records; the sampling rule keeps {kept:,} of the video frames', flush=True)
             for way, told in (('usual', 'JSON lines, dictionaries'), ('whole', 'ours, one table'), ('pieces', 'ours, in pieces')):
                 wall, cpu, peak = (statistics.median(r[way][k] for r in rounds) for k in ('wall', 'cpu', 'peak'))
                 faster = statistics.median(r['usual']['cpu'] / r[way]['cpu'] for r in rounds)
-                print(f'  {told:25} {wall:6.2f} s {cpu:6.2f} CPU-s ({faster:4.1f} times as fast)   peak {peak:5.0f} MiB')
-            if share == most: print(subprocess.run([sys.executable, __file__, 'formats', place], check=True, capture_output=True, text=True).stdout, end='')
+                print(f'  {told:25} {wall:6.2f} s {cpu:6.2f} CPU-s ({faster:4.1f} times as fast)   peak {peak:5.0f} MiB', flush=True)
+            if share == most: subprocess.run([sys.executable, __file__, 'formats', place], check=True)
