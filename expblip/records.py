@@ -6,25 +6,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from .columns import ROWS, all_differ, all_said, bit_lists, hashes, list_bits, names_items, open_columns, save_columns, to_cells, to_columns
 from .facs import AUS, EMOTIONS, au, emotion, parse
 from .io import atomic_path
 from .sheets import TableError, did_you_mean, read_table, unknown_columns
 
 # %% auto #0
 __all__ = ['RECORD_COLUMNS', 'CAPTION_COLUMNS', 'TRUTH_COLUMNS', 'SPLITS', 'ASPECTS', 'WRITERS', 'USES', 'MAX_TEXT', 'Cells',
-           'RECORD_CELLS', 'RECORD_OPTIONAL', 'FURTHER', 'CAPTION_CELLS', 'RecordError', 'CaptionError',
-           'check_records', 'write_records', 'read_records', 'image_source', 'au_labels', 'emotion_labels',
-           'check_captions', 'write_captions', 'read_captions', 'captions_file', 'check_truth', 'write_truth',
-           'read_truth']
+           'RECORD_SCHEMA', 'RECORD_CELLS', 'RECORD_OPTIONAL', 'FURTHER', 'CAPTION_CELLS', 'RecordError',
+           'CaptionError', 'check_records', 'write_records', 'read_records', 'scan_records', 'image_source',
+           'au_labels', 'emotion_labels', 'check_captions', 'write_captions', 'read_captions', 'captions_file',
+           'check_truth', 'write_truth', 'read_truth']
 
 # %% ../nbs/api/records.ipynb #c6ae27f7
 RECORD_COLUMNS = ("id", "image", "dataset", "split", "subject", "sequence", "frame", "au_present", "au_absent", "emotions")
@@ -91,7 +92,7 @@ def _maybe_count(value: Any) -> int | None:
     "A whole number from 0, or None."
     if _missing(value):
         return None
-    if isinstance(value, bool) or float(value) != int(float(value)) or int(float(value)) < 0:
+    if isinstance(value, bool) or float(value) != int(float(value)) or not 0 <= int(float(value)) < 2 ** 63:
         raise ValueError("must be a whole number from 0, or empty")
     return int(float(value))
 
@@ -118,6 +119,11 @@ def _tidy(table: pd.DataFrame, cells: Cells, optional: Sequence[str], faults: li
         column = columns[name] = [None] * len(given)
         if name not in table:
             continue
+        try:
+            column[:] = map(check, given)
+            continue
+        except (ValueError, TypeError, OverflowError):
+            column[:] = [None] * len(given)
         for i, value in enumerate(given):
             try:
                 column[i] = check(value)
@@ -135,6 +141,30 @@ def _duplicates(ids: Iterable[Any], rows: Sequence[str]) -> list[str]:
     return [f"{row}, column 'id', value {name!r}: duplicate of {first[name]}; give each row its own"
             for name, row in zip(ids, rows) if name is not None and first.setdefault(name, row) != row]
 
+# %% ../nbs/api/records.ipynb #7d3f0b94
+_AUS, _NAMES = pa.list_(pa.int16()), pa.list_(pa.string())
+_TYPES = {"frame": pa.int64(), "au_present": _AUS, "au_absent": _AUS, "aus": _AUS, "emotions": _NAMES}
+RECORD_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in RECORD_COLUMNS])
+
+
+def _as_is(table: pa.Table) -> pd.DataFrame | None:
+    "Records as plain cells when there is nothing to tidy and nothing at fault, else None."
+    if not table.schema.equals(RECORD_SCHEMA):
+        return None
+    texts, aus = [table[name] for name in RECORD_COLUMNS[:6]], tuple(AUS)
+    if not all(map(all_said, texts)) or any(cells.null_count for cells in texts[:4]):
+        return None
+    if not pc.all(pc.is_in(table["split"], pa.array(SPLITS))).as_py() or (pc.min(table["frame"]).as_py() or 0) < 0:
+        return None
+    present, absent, named = list_bits(table["au_present"], aus), list_bits(table["au_absent"], aus), list_bits(table["emotions"], EMOTIONS)
+    if present is None or absent is None or named is None or (named == 0).any() or ((present < 0) != (absent < 0)).any():
+        return None
+    if ((present >= 0) & ((present & absent != 0) | (present | absent == 0))).any():
+        return None
+    out = to_cells(table.select(RECORD_COLUMNS[:7]), RECORD_SCHEMA)
+    lists = {"au_present": bit_lists(present, aus), "au_absent": bit_lists(absent, aus), "emotions": bit_lists(named, EMOTIONS)}
+    return out.assign(**lists) if all_differ(hashes(out["id"].tolist())) else None
+
 # %% ../nbs/api/records.ipynb #9c859ae3
 RECORD_CELLS: Cells = {
     "id": _text, "image": _text, "dataset": _text, "split": _one_of(SPLITS), "subject": _maybe_text, "sequence": _maybe_text,
@@ -149,6 +179,8 @@ def check_records(
     row: str = "row",  # how to call a row in an error; its number is the table's index
 ) -> pd.DataFrame:  # the same rows, exactly the columns RECORD_COLUMNS, each cell in its one form
     "Check and tidy a table of records; RecordError lists all faults."
+    if (columns := to_columns(table, RECORD_SCHEMA)) is not None and (out := _as_is(columns)) is not None:
+        return out
     faults = unknown_columns(table, RECORD_COLUMNS)
     out = _tidy(table, RECORD_CELLS, RECORD_OPTIONAL, faults, row)[list(RECORD_COLUMNS)]
     rows = [f"{row} {i}" for i in table.index]
@@ -170,30 +202,16 @@ def check_records(
     return out
 
 # %% ../nbs/api/records.ipynb #1d75c631
-_AUS, _NAMES = pa.list_(pa.int16()), pa.list_(pa.string())
-_TYPES = {"frame": pa.int64(), "au_present": _AUS, "au_absent": _AUS, "aus": _AUS, "emotions": _NAMES}
-
-
 def _write(table: pd.DataFrame, path: str | Path) -> Path:
     "Write a tidy table as Parquet."
     arrays = {name: pa.array(table[name].tolist() if name != "frame" else table[name].astype("Int64"),
                              type=_TYPES.get(name, pa.string() if table[name].dtype == object else None), from_pandas=True) for name in table.columns}
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(arrays), temporary)
-    return Path(path)
+    return save_columns(pa.table(arrays), path)
 
 
 def _read(path: str | Path, error: type[TableError]) -> pd.DataFrame:
     "Read Parquet into plain Python cells."
-    try:
-        table = pq.read_table(path, memory_map=True)
-    except FileNotFoundError:
-        raise error(path, ["no such file; run the stage that writes it, or correct the path"]) from None
-    except pa.ArrowException as reason:
-        raise error(path, [f"not a whole Parquet file ({str(reason).splitlines()[0]}); delete it and rerun the stage that writes it"]) from None
-    plain = {name: table[name].to_pylist() for name in table.column_names}
-    return pd.DataFrame({name: pd.Series(values, dtype=object if pa.types.is_string(table[name].type) or name in RECORD_COLUMNS else None)
-                         for name, values in plain.items()})
+    return to_cells(open_columns(path, error).read())
 
 
 def write_records(
@@ -208,7 +226,27 @@ def read_records(
     path: str | Path,  # a Parquet file of records
 ) -> pd.DataFrame:  # columns RECORD_COLUMNS; lists are Python lists, nothing is None, `frame` is Int64
     "Read and check records; RecordError lists all faults."
-    return check_records(_read(path, RecordError), path)
+    table = open_columns(path, RecordError).read()
+    out = _as_is(table)
+    return out if out is not None else check_records(to_cells(table, RECORD_SCHEMA), path)
+
+
+def scan_records(
+    path: str | Path,  # a Parquet file of records
+) -> Iterator[pd.DataFrame]:  # as from `read_records`, up to ROWS rows each; the index counts on
+    "Read and check records a piece at a time, in memory that does not grow with the file; RecordError lists all faults."
+    done, seen = 0, [hashes([])]
+    for batch in open_columns(path, RecordError).iter_batches(ROWS):
+        part = _as_is(pa.Table.from_batches([batch]))
+        if part is None:
+            rest = read_records(path).iloc[done:]
+            yield from (rest.iloc[at:at + ROWS] for at in range(0, len(rest), ROWS))
+            return
+        seen.append(hashes(part["id"].tolist()))
+        yield part.set_axis(pd.RangeIndex(done, done + len(part)))
+        done += len(part)
+    if not all_differ(np.concatenate(seen)):
+        read_records(path)
 
 
 def image_source(
@@ -224,11 +262,9 @@ def au_labels(
     aus: Sequence[int],  # the K AUs wanted, in this order
 ) -> np.ndarray:  # float32 [N, K]: 1 present, 0 absent, nan not annotated
     "AU labels of records as an array; an AU in neither list is nan."
-    column = {number: k for k, number in enumerate(aus)}
-    out = np.full((len(table), len(column)), np.nan, dtype=np.float32)
+    out = np.full((len(table), len(aus)), np.nan, dtype=np.float32)
     for name, value in (("au_absent", 0.0), ("au_present", 1.0)):
-        for i, numbers in enumerate(table[name]):
-            out[i, [column[n] for n in numbers if n in column] if numbers is not None else []] = value
+        out[names_items(table[name], aus)] = value
     return out
 
 
@@ -237,9 +273,8 @@ def emotion_labels(
 ) -> np.ndarray:  # float32 [N, 8] in the order of EMOTIONS: 1 named, 0 not named, a row of nan where not annotated
     "Emotion labels of records as an array."
     out = np.full((len(table), len(EMOTIONS)), np.nan, dtype=np.float32)
-    for i, names in enumerate(table["emotions"]):
-        if names is not None:
-            out[i] = [name in names for name in EMOTIONS]
+    out[[names is not None for names in table["emotions"]]] = 0
+    out[names_items(table["emotions"], EMOTIONS)] = 1
     return out
 
 # %% ../nbs/api/records.ipynb #8a80d0b7
