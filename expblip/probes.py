@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -19,8 +21,8 @@ from .records import au_labels, emotion_labels
 
 # %% auto #0
 __all__ = ['READINGS', 'Split', 'TABLE3_AUS', 'TABLE4_AUS', 'PAPER_TASKS', 'read_features', 'Probe', 'probe_loss', 'minimise',
-           'fit_probes', 'probe_score', 'Probed', 'linear_probe', 'Task', 'probe_tasks', 'probe_rows', 'task_labels',
-           'run_task']
+           'fit_probes', 'probe_score', 'Probed', 'linear_probe', 'Task', 'probe_tasks', 'read_listed', 'probe_rows',
+           'task_labels', 'run_task']
 
 # %% ../nbs/api/probes.ipynb #be5f36d4
 READINGS = ("pooled", "flattened")
@@ -197,6 +199,19 @@ def probe_tasks(
     return tasks
 
 
+def read_listed(
+    folder: str | Path,  # folder of stage 50
+) -> pd.DataFrame:  # columns id and model, in the order of the features beside it
+    "The records whose features a folder holds; `ValueError` when there is no whole list."
+    path = Path(folder) / "features.parquet"
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file. Run the stage that writes it first (caption), or correct the path") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]}): write the features again") from None
+
+
 def probe_rows(
     records: pd.DataFrame,  # the run's records
     limit: int = 0,  # training images a data set; 0: all
@@ -256,7 +271,8 @@ def run_task(
             what = "F1 at probability 0.5" if task.aus else "accuracy"
             for figure, value in figures.items():
                 if not np.isnan(value):
-                    meaning = f"{what} of a linear probe on {task.dataset}, {reading} features of {part}, penalty {probed.l2:g} ({figure})"
+                    meaning = (f"{what} of a linear probe on {task.dataset}, {reading} features of {part}, penalty {probed.l2:g}, "
+                               f"fitted on {len(splits['train'][1])} images ({figure})")
                     named = {"table": task.table, "dataset": task.dataset, "model": model, "part": part, "reading": reading, "figure": figure}
                     name = f"{task.table}/{model}/{part}/{reading}/{figure}"
                     rows.append({"name": name, "value": round(float(value), 6), "meaning": meaning} | named)

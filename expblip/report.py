@@ -34,7 +34,7 @@ def collect(
     run: str | Path,  # the run's folder
     skip: Sequence[str] = ("report",),  # stages to leave out
 ) -> pd.DataFrame:  # name, value, seed (<NA>: shared), stage, meaning; empty when nothing was measured
-    "Every figure of a run; raises `ReportError` for a damaged results file. Stages and seeds that are not there are simply not in it."
+    "Every figure of a run, whatever stages are there; `ReportError` for a damaged results file, or a figure that two stages tell differently."
     rows = []
     for path in sorted(Path(run).glob("*/*/results*.json")):
         place, stage = path.parent.parent.name, path.parent.name
@@ -49,7 +49,12 @@ def collect(
                 raise ReportError(f"{path}: {entry['name']!r} has the value {value!r}, which is no number; rerun the stage {stage}")
             rows.append((entry["name"], value, None if place == "shared" else int(place[4:]), stage, entry["meaning"]))
     results = pd.DataFrame(rows, columns=["name", "value", "seed", "stage", "meaning"]).astype({"value": float, "seed": "Int64"})
-    return results.drop_duplicates(["name", "seed"], ignore_index=True)
+    results = results.drop_duplicates(["name", "seed", "value"], ignore_index=True)
+    if (both := results[results.duplicated(["name", "seed"], keep=False)]).size:
+        name, stages = both["name"].iloc[0], both.loc[both["name"] == both["name"].iloc[0], "stage"].unique()
+        raise ReportError(f"{run}: {name!r} is told differently by {' and by '.join(stages)}: "
+                          "one of them was left by an earlier version; delete its folder")
+    return results
 
 # %% ../nbs/api/report.ipynb #bb64e7d1
 def board(
@@ -211,7 +216,8 @@ def costs(
 def cost_summary(
     cost: pd.DataFrame,  # as `costs` gives it
 ) -> dict[str, float]:  # seconds, cpu_seconds, train_cpu_seconds, and the rest as a share of the training
-    "Totals of a run; the share is NaN when nothing was trained."
+    "Totals of a run without its ablation, which is no stage of the paper's graph; the share is NaN when nothing was trained."
+    cost = cost[~cost["stage"].str.startswith("ablation")]
     total = {name: float(cost[name].sum()) for name in ("seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds")}
     training = total["train_cpu_seconds"]
     return total | {"rest_on_top": total["cpu_seconds"] / training - 1 if training else float("nan")}

@@ -44,6 +44,13 @@ def run(tmp_path):
     return tmp_path
 
 
+def test_a_leftover_stage_does_not_speak_for_another(run):
+    stage(run, "seed1", "probe", **{"table3/au/qformer/pooled/avg": 0.9})
+    stage(run, "seed1", "probe-au", **{"table3/au/qformer/pooled/avg": 0.5})
+    with pytest.raises(ReportError, match="'table3/au/qformer/pooled/avg' is told differently by .*probe.* delete its folder"):
+        collect(run)
+
+
 def test_collect_adds_seed_and_stage_and_skips_the_report_itself(run):
     results = collect(run)
     assert set(results["stage"]) == {"metrics", "data"} and results.loc[results["stage"] == "data", "seed"].isna().all()
