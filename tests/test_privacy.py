@@ -40,6 +40,7 @@ import pytest
 from PIL import Image
 
 from expblip.records import check_records
+from expblip.releases import release_records
 from expblip.synthesis import caption_table, writer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +52,11 @@ def committed(root: Path) -> list[str]:
     try:
         out = subprocess.run(['git', 'ls-files', '-coz', '--exclude-standard'], cwd=root, capture_output=True, check=True).stdout.decode()
         found = out.split('\0')
-    except (OSError, subprocess.CalledProcessError):
-        skip = re.compile(r'\.git$|\.venv|__pycache__|\..*_cache|_build|.*\.egg-info')
-        found = [p.relative_to(root).as_posix() for p in root.rglob('*') if not any(map(skip.match, p.relative_to(root).parts))]
+    except (OSError, subprocess.CalledProcessError): found = []
+    if LIST not in found:  # an unpacked archive
+        made = r'data/(?:user|licensed)/|outputs/(?!reference/|README)'
+        skip = re.compile(made + r'|(?:.*/)?(?:\.git/|\.venv|__pycache__/|\.[^/]*_cache/|_build/|[^/]*\.egg-info/)')
+        found = [name for p in root.rglob('*') if not skip.match(name := p.relative_to(root).as_posix())]
     return sorted(name for name in set(found) if name and (root / name).is_file())
 
 # ---------------------------------------------------------------- finding pictures
@@ -102,7 +105,7 @@ def shown(name: str, data: bytes) -> list[tuple[str, bytes]]:
 
 # ---------------------------------------------------------------- accounting for them
 
-READERS = {'imread', 'urlopen', 'urlretrieve', 'VideoCapture', 'read_photos', 'read_bytes', 'fromfile', 'memmap', 'Image.open', 'np.load', 'Image'}
+READERS = {'imread', 'urlopen', 'urlretrieve', 'VideoCapture', 'read_photos', 'read_bytes', 'fromfile', 'memmap', 'np.load', 'Image.open', 'Image'}
 PLACES = re.compile(r'data/(?:user|licensed)|shared/data|https?://')
 
 def opened(data: bytes) -> set[str]:
@@ -367,6 +370,10 @@ def test_captions_carry_ids_and_not_names():
     for name in ("rule", "grammar"):
         captions = caption_table(table, writer(name))
         assert set(captions['record']) == {'photos/1', 'photos/2'} and not captions.to_csv().count('Jane') and not captions.to_csv().count('private')
+
+def test_an_id_holds_what_lies_below_the_data_set_only():
+    records, _ = release_records('bp4d', '/private/Jane Doe', ['F001/T1/0001.jpg'], ['train'])
+    assert records['id'].tolist() == ['bp4d/F001/T1/0001.jpg']
 
 if __name__ == '__main__':
     print('\n'.join(faults(ROOT)) or 'every picture is accounted for')
