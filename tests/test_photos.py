@@ -1,10 +1,13 @@
 "photos: a user's table becomes records; a bad row is one clear error with its line."
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from expblip.facs import AUS
-from expblip.photos import deal_splits, read_photos
+from expblip.photos import deal_splits, photo_faults, read_folder, read_photos
 from expblip.records import RecordError, au_labels
 
 
@@ -81,3 +84,65 @@ def test_deal_splits_is_seeded_and_keeps_people_together():
     assert dealt == deal_splits(people, seed=1) != deal_splits(people, seed=2)
     assert all(dealt[i] == dealt[i + 1] for i in range(0, 100, 2))
     assert {name: dealt.count(name) for name in set(dealt)} == {"train": 60, "val": 10, "test": 30}
+
+
+def test_faults_come_in_the_order_of_the_lines(photos, tmp_path):
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    rows = ["a.jpg,1,train,hapy,", "b.jpg,1,test,,", "none.jpg,,,,", "c.jpg,,tset,,1+99", "zero.jpg,,,,", ",,,,1", *["d.jpg,,,,"] * 2, "e.jpg,,,,77"]
+    table = photos("image,subject,split,emotions,au_present\n" + "\n".join(rows))
+    with pytest.raises(RecordError) as caught:
+        read_photos(table)
+    lines = [int(fault.split()[1].strip(",:")) for fault in caught.value.faults]
+    assert lines == sorted(lines) == [2, 3, 4, 5, 5, 6, 7, 9, 10]
+    found = photo_faults(table)
+    assert list(found) == ["line", "column", "value", "fault"] and found["line"].tolist() == lines
+    assert found.iloc[0].tolist()[1:3] == ["emotions", "hapy"] and found["fault"].iloc[0].startswith("unknown emotion 'hapy'")
+    assert found.iloc[1].tolist()[1:3] == [None, None] and found["fault"].iloc[1].startswith("subject 1 is in train and in test")
+    assert found.iloc[5].tolist()[1:3] == ["image", "zero.jpg"]
+
+
+@pytest.mark.parametrize("text, line, column, value, fault", [
+    ("image,emotions\na.jpg,it's: 'x'\n", 2, "emotions", "it's: 'x'", "unknown emotion"),
+    ("image,emotion\na.jpg,happy\n", None, "emotion", None, "is unknown"),
+    ("image,subject\n\na.jpg,1,2\n", 3, None, None, "3 fields"),
+    ("file\na.jpg\n", None, None, None, "needs a column 'image'"),
+    ("", None, None, None, "the file is empty"),
+])
+def test_faults_as_a_table(photos, text, line, column, value, fault):
+    row = photo_faults(photos(text)).iloc[0]
+    assert (None if row["line"] is pd.NA else row["line"]) == line and [row["column"], row["value"]] == [column, value]
+    assert row["fault"].startswith(fault)
+
+
+def test_no_fault_no_row(photos):
+    found = photo_faults(photos("image\na.jpg\n"))
+    assert found.empty and found["line"].dtype == "Int64"
+
+
+def test_a_folder_with_nothing(photos, tmp_path):
+    for name in ("sub folder/x.PNG", ".hidden/y.png", "._a.jpg", "sub folder/.z.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (32, 32)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("image")
+    (tmp_path / "prices.csv").write_text("item,price\n")
+    table = read_folder(tmp_path)
+    assert table["id"].tolist() == [f"photos/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg", "sub folder/x.PNG")]
+    assert all(Path(name).is_file() for name in table["image"]) and set(table["split"]) == {"test"}
+    assert table[["subject", "au_present", "au_absent", "emotions"]].isna().all(axis=None)
+
+
+def test_a_folder_at_fault(photos, tmp_path):
+    with pytest.raises(RecordError, match="is no folder; correct the path"):
+        read_folder(tmp_path / "none")
+    (tmp_path / "heic").mkdir()
+    (tmp_path / "heic" / "a.heic").touch()
+    with pytest.raises(RecordError, match="holds no picture among 1 files; pictures end in .jpg"):
+        read_folder(tmp_path / "heic")
+    for name in ("cut.jpg", "zero.png"):
+        (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes()[:300] if name == "cut.jpg" else b"")
+    with pytest.raises(RecordError, match="(?s)2 faults.*picture 'cut.jpg': unreadable image.*picture 'zero.png'") as caught:
+        read_folder(tmp_path)
+    assert not any(str(tmp_path) in fault for fault in caught.value.faults)
+    photos("\ufeffimage,subject\na.jpg,1\n")
+    with pytest.raises(RecordError, match="holds the table 'photos.csv'; name that"):
+        read_folder(tmp_path)
