@@ -237,7 +237,7 @@ def _difference(name: str, old: Any, new: Any) -> str:
 # %% ../nbs/api/manifest.ipynb #8cb07a23
 def environment(
     root: str | Path = ".",  # the project's folder
-) -> dict[str, Any]:  # commit (with "+" when files differ from it), versions, machine
+) -> dict[str, Any]:  # commit (with "+" when files outside outputs/ differ from it), versions, machine
     "What is recorded beside the result and never compared."
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .io import read_json
 
 # %% auto #0
 __all__ = ['NOT_YET', 'NO_COUNTERPART', 'DRAWN', 'PAPER', 'CAUTION', 'TWINS', 'SIZE', 'ReportError', 'collect', 'board', 'shares',
-           'table1', 'table2', 'probe_table', 'table5', 'costs', 'cost_summary', 'logs']
+           'table1', 'table2', 'probe_table', 'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 NOT_YET, NO_COUNTERPART = "not measured yet", "–"
@@ -211,6 +212,16 @@ def costs(
         rows.append(row | {key: timing.get(key) for key in ("train_seconds", "train_cpu_seconds")})
     table = pd.DataFrame(rows, columns=["place", "stage", "seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds", "peak_mib"])
     return table.astype({name: float for name in table.columns[2:]})
+
+
+def elapsed(
+    run: str | Path,  # the run's folder
+    places: Sequence[str] = ("shared", "seed0"),  # whose stages: those of one seed
+) -> float:  # seconds; NaN when no stage finished
+    "From the first stage's start to the last one's end, the ablation left out; only true when one command ran them all."
+    made = [read_json(path) for place in places for path in Path(run).glob(f"{place}/*/manifest.json") if not path.parent.name.startswith("ablation")]
+    begun = [datetime.fromisoformat(manifest["started"]).timestamp() for manifest in made]
+    return max(start + manifest["seconds"] for start, manifest in zip(begun, made)) - min(begun) if made else float("nan")
 
 
 def cost_summary(

@@ -1,7 +1,9 @@
 "manifest: the pictures that a table names count for freshness, however table and path are written."
+import subprocess
+
 import pytest
 
-from expblip.manifest import outside_files
+from expblip.manifest import environment, outside_files
 
 
 @pytest.mark.parametrize("header", ["image,subject", "\ufeffimage,subject", " image , subject"])
@@ -27,3 +29,20 @@ def test_a_table_at_fault_names_no_picture(tmp_path):
     (tmp_path / "bad.csv").write_text("image,subject\na.jpg\n")
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert outside_files(["bad.csv"], tmp_path) == [str(tmp_path / "bad.csv")]
+
+
+def test_a_commit_is_marked_by_changed_code_and_not_by_a_run(tmp_path):
+    "The committed reference run lies where runs write: writing there changes no code."
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    for name in ("code.py", "outputs/run.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    git("init", "-q"); git("add", "."); git("commit", "-qm", "x")
+    commit = environment(tmp_path)["commit"]
+    assert len(commit) == 40
+    (tmp_path / "outputs/run.json").write_text("2")
+    assert environment(tmp_path)["commit"] == commit
+    (tmp_path / "code.py").write_text("2")
+    assert environment(tmp_path)["commit"] == commit + "+"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from expblip.probes import READINGS, fit_probes, linear_probe, probe_loss, probe_tasks, read_features, run_task, task_labels
+from expblip.probes import READINGS, fit_probes, linear_probe, probe_loss, probe_rows, probe_tasks, read_features, read_listed, run_task, task_labels
 
 torch.set_num_threads(1)
 
@@ -111,3 +111,20 @@ def test_tasks_and_names_of_a_run():
     assert run_task(tasks[0], frame, frame[["id"]][45:], {"qformer": grids["qformer"][45:]}, "exp") == []
     with pytest.raises(ValueError, match="90 rows for 45 records"):
         run_task(tasks[0], frame, frame[["id"]][45:], grids, "exp")
+
+
+def test_a_cut_list_of_features_says_what_to_do(tmp_path):
+    path = tmp_path / "features.parquet"
+    pd.DataFrame({"id": ["a", "b"], "model": "au"}).to_parquet(path)
+    assert read_listed(tmp_path)["id"].tolist() == ["a", "b"]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="features.parquet: not a whole Parquet file.*write the features again"):
+        read_listed(tmp_path)
+
+
+def test_a_limit_keeps_all_people_who_are_not_trained_on():
+    n = 50
+    frame = pd.DataFrame({"dataset": "drawn-rafau", "split": ["train"] * 30 + ["val"] * 5 + ["test"] * 15})
+    rows = probe_rows(frame, 7)
+    assert frame.loc[rows, "split"].value_counts().to_dict() == {"train": 7, "val": 5, "test": 15}
+    assert len(set(rows)) == 27 and len(probe_rows(frame)) == n and len(probe_rows(frame, 10**6)) == n

@@ -46,14 +46,16 @@ def test_every_number_says_what_it_means():
 
 
 def test_it_was_made_in_one_go():
-    "All stages of all seeds come from one commit and, notebook by notebook, from the same cells and modules."
+    "All stages of all seeds come from one commit and, notebook by notebook, from the same cells, modules, versions and machine."
     made = [json.loads(p.read_text()) for p in RUN.glob('seed*/*/manifest.json')]
     made = [m for m in made if 'ablation' not in m['notebook']]
     # a run called `reference` writes where git looks, so seeds after the first were marked as changed: what they ran is compared below
     assert len({m['commit'].rstrip('+') for m in made}) == 1 and len(made) == 3 * 28
     assert {m['seed'] for m in made} == {0, 1, 2}
     ran: dict[str, set[str]] = {}
-    for m in made: ran.setdefault(m['notebook'], set()).add(json.dumps([m['key']['code'], m['key']['modules']], sort_keys=True))
+    for m in made:
+        what = [m['key']['code'], m['key']['modules'], m['versions'], m['machine']]
+        ran.setdefault(m['notebook'], set()).add(json.dumps(what, sort_keys=True))
     assert ran and all(len(codes) == 1 for codes in ran.values()), [name for name, codes in ran.items() if len(codes) > 1]
 
 
