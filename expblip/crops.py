@@ -132,7 +132,7 @@ def _frame(eyes: Sequence[Point]) -> tuple[Point, float, float]:
     (ax, ay), (bx, by) = sorted(eyes)
     tilt, side = float(np.arctan2(by - ay, bx - ax)), float(np.hypot(bx - ax, by - ay)) / (EYES[1][0] - EYES[0][0])
     down = (0.5 - EYES[0][1]) * side
-    return ((ax + bx) / 2 - np.sin(tilt) * down, (ay + by) / 2 + np.cos(tilt) * down), side, tilt
+    return ((ax + bx) / 2 - float(np.sin(tilt)) * down, (ay + by) / 2 + float(np.cos(tilt)) * down), side, tilt
 
 
 def _box_eyes(box: Sequence[float]) -> list[Point]:
