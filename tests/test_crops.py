@@ -112,7 +112,7 @@ def test_eyes_come_to_their_places(x, y, half, degrees, size, swapped):
     "Whatever place, distance and tilt: both eyes lie where EYES says, to a tenth of a pixel or a hundredth of their distance."
     off = half * np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
     eyes = [(x - off[0], y - off[1]), (x + off[0], y + off[1])]
-    picture = np.stack([spot(300, 400, *eye, half / 6) for eye in (*eyes, (-99, -99))], 2)
+    picture = np.stack([spot(300, 400, *eye, half / 9) for eye in (*eyes, (-99, -99))], 2)
     crop = crop_face(picture, size, saying((x - 60, y - 60, 120, 120), eyes=tuple(eyes[::-1] if swapped else eyes)))
     assert crop.how == "eyes" and crop.picture.shape == (size, size, 3) and crop.picture.dtype == np.uint8
     for channel, place in zip((0, 1), EYES):
