@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def ahead(
     make: Callable[[np.ndarray], dict],  # sample numbers -> a batch
     orders: Iterable[np.ndarray],  # sample numbers of each batch
     depth: int = 2,  # batches made in advance
-) -> Iterator[tuple[np.ndarray, dict]]:  # the numbers and their batch, in order
+) -> Generator[tuple[np.ndarray, dict], None, None]:  # the numbers and their batch, in order
     "Make batches in a thread while the caller works on the last one; what `make` raises comes at its place."
     waiting: deque[tuple[np.ndarray, Future]] = deque()
     with ThreadPoolExecutor(1, 'batches') as pool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,8 +81,8 @@ def count_frames(
 # %% ../nbs/api/videos.ipynb #6dd2f3ed
 def read_sources(
     images: Sequence[str],  # cells `image` of records: picture files and frames of videos, mixed
-    read: Callable[[str], np.ndarray],  # a picture file -> uint8 RGB
-) -> Iterator[tuple[int, np.ndarray]]:  # row and picture; each video is stepped over once, so rows may come in another order
+    read: Callable[[str], Any],  # a picture file -> uint8 RGB, or whatever the caller wants of it
+) -> Iterator[tuple[int, Any]]:  # row and picture; each video is stepped over once, so rows may come in another order
     "The picture of every row."
     frames: dict[str, dict[int, list[int]]] = {}
     for row, image in enumerate(images):
