@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .videos import opencv
+
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image as Picture
@@ -85,7 +87,7 @@ _ours = threading.local()  # a cascade serves one thread
 
 def _cascade(name: str) -> Any:
     "A cascade of OpenCV, loaded once a thread."
-    import cv2
+    cv2 = opencv()
 
     if not hasattr(_ours, name):
         setattr(_ours, name, cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml"))  # type: ignore[attr-defined]
@@ -101,7 +103,7 @@ def _plausible(spots: Sequence[Point]) -> tuple[Point, Point] | None:
 
 def _eyes(grey: np.ndarray, box: Sequence[int]) -> tuple[Point, Point] | None:
     "Both eyes in a box, by whichever cascade sees two."
-    import cv2
+    cv2 = opencv()
 
     left, top, side, _ = box
     upper = cv2.resize(grey[top:top + round(0.6 * side), left:left + side], (160, 96), interpolation=cv2.INTER_LINEAR)
@@ -117,7 +119,7 @@ def haar_faces(
     picture: np.ndarray,  # uint8 RGB [H, W, 3]
 ) -> list[FoundFace]:  # faces of at least 20 pixels, eyes where two plausible ones are seen
     "Upright faces that look at the camera, by the Haar cascades of OpenCV."
-    import cv2
+    cv2 = opencv()
 
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     boxes = _cascade("frontalface_alt2").detectMultiScale(grey, 1.1, 5, minSize=(20, 20))
@@ -143,7 +145,7 @@ def _box_eyes(box: Sequence[float]) -> list[Point]:
 # %% ../nbs/api/crops.ipynb #40b7acf2
 def _cut(picture: np.ndarray, centre: Point, side: float, tilt: float, size: int, where: str | Path = "the picture") -> np.ndarray:
     "A square of a picture as uint8 RGB [size, size, 3]."
-    import cv2
+    cv2 = opencv()
 
     reach = 0.75 * side + 4
     left, top = (max(0, int(at - reach)) for at in centre)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['VIDEO_SUFFIXES', 'VideoError', 'video_source', 'read_frames', 'count_frames', 'read_sources']
+__all__ = ['VIDEO_SUFFIXES', 'opencv', 'VideoError', 'video_source', 'read_frames', 'count_frames', 'read_sources']
+
+# %% ../nbs/api/videos.ipynb #5be01c12
+_importing = threading.Lock()
+
+
+def opencv() -> Any:  # the module cv2
+    "OpenCV, safe to ask for in any thread."
+    with _importing:
+        import cv2
+    return cv2
 
 # %% ../nbs/api/videos.ipynb #3ef5909f
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".wmv")
@@ -37,7 +48,7 @@ def read_frames(
     numbers: Iterable[int],  # frames wanted, from 0, any order
 ) -> Iterator[tuple[int, np.ndarray]]:  # number and uint8 RGB [H, W, 3], in the order of the video
     "Decode some frames of a video by stepping over it from the beginning; VideoError when it cannot be opened or ends too early."
-    import cv2
+    cv2 = opencv()
 
     wanted = sorted(set(numbers))
     video = cv2.VideoCapture(str(path))
@@ -63,7 +74,7 @@ def count_frames(
     exact: bool = False,  # step over every frame instead of believing the file's header
 ) -> int:  # frames
     "How many frames a video has; VideoError when it cannot be opened."
-    import cv2
+    cv2 = opencv()
 
     video = cv2.VideoCapture(str(path))
     try:

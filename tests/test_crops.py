@@ -302,3 +302,12 @@ def test_all_faults_of_a_folder(tmp_path, portrait):
 def test_a_wrong_option_stops_all(tmp_path):
     with pytest.raises(ValueError, match="'fault' or 'whole'"):
         list(crop_each([save_picture(PLAIN, tmp_path / "a.png")], none="skip"))
+
+
+def test_opencv_may_be_asked_for_in_many_threads_at_once():
+    "Its own import is not safe in threads: some saw half a module."
+    code = ("from concurrent.futures import ThreadPoolExecutor; import numpy as np; from expblip.crops import haar_faces\n"
+            "with ThreadPoolExecutor(8) as pool: print(list(pool.map(haar_faces, [np.zeros((99, 99, 3), np.uint8)] * 64)) == [[]] * 64)")
+    for _ in range(3):
+        got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert got.stdout == "True\n", got.stderr[-800:]

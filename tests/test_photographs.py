@@ -46,7 +46,7 @@ def photographs(project: Path, name: str, columns: str, *, people: int = 8) -> t
     (project / 'my [album]' / f'{name}.csv').write_text('\n'.join(lines))
     env = {**os.environ, 'PYTHONPATH': str(project), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'TOKENIZERS_PARALLELISM': 'false'}
     command = [sys.executable, '-m', 'expblip.pipeline', 'run', '--run', name, '--scale', 'smoke', '--data', f'my [album]/{name}.csv',
-               '-p', 'caption.decode=greedy', '-p', 'features.views=1', '-p', 'data.crop=no']  # drawn faces fill their pictures
+               '-p', 'caption.decode=greedy', '-p', 'features.views=1', '-p', 'data.crop=picture']  # drawn faces fill their pictures
     got = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     run = project / 'outputs' / name
     assert got.returncode == 0 and not [*run.rglob('*.failed.ipynb')], got.stdout[-6000:] + got.stderr[-3000:]

@@ -115,12 +115,13 @@ def test_a_folder_of_photographs_is_cut_to_faces(album, tmp_path):
 
 def test_pictures_without_a_face_stop_the_stage_or_are_left_out(album, tmp_path):
     (album / 'photos.csv').write_text('image,emotions\n' + ''.join(f'{k}.jpg,happiness\n' for k in (*range(5), 'nobody')))
-    with pytest.raises(papermill.PapermillExecutionError, match=r"'[^']*nobody\.jpg': no face was found"): stage(tmp_path, data=str(album / 'photos.csv'))
-    records, said = stage(tmp_path, data=str(album / 'photos.csv'), faults='leave out')
+    with pytest.raises(papermill.PapermillExecutionError, match=r"'[^']*nobody\.jpg': no face was found"):
+        stage(tmp_path, data=str(album / 'photos.csv'))
+    records, said = stage(tmp_path, data=str(album / 'photos.csv'), faults='skip')
     gone = pd.read_csv(tmp_path / 'outputs/left_out.csv')
     assert 'photos/nobody.jpg' in set(gone['id']) and len(records) == 6 - len(gone) and 'left out' in said
     stack = np.load(tmp_path / 'outputs/images.npy')
     assert all(stack[int(ref.split(':')[1])].any() for ref in records['image'])
-    squeezed, _ = stage(tmp_path, data=str(album / 'photos.csv'), crop='no')
+    squeezed, _ = stage(tmp_path, data=str(album / 'photos.csv'), crop='picture')
     assert len(squeezed) == 6
     assert not np.array_equal(stack[0], np.load(tmp_path / 'outputs/images.npy')[0])
