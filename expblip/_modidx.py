@@ -740,6 +740,5 @@ d = { 'settings': { 'branch': 'main',
                                'expblip.world.draw_world': ('api/world.html#draw_world', 'expblip/world.py'),
                                'expblip.world.emotion_actions': ('api/world.html#emotion_actions', 'expblip/world.py'),
                                'expblip.world.random_actions': ('api/world.html#random_actions', 'expblip/world.py'),
-                               'expblip.world.sample_frames': ('api/world.html#sample_frames', 'expblip/world.py'),
                                'expblip.world.sequence_actions': ('api/world.html#sequence_actions', 'expblip/world.py'),
                                'expblip.world.vote': ('api/world.html#vote', 'expblip/world.py')}}}

@@ -21,11 +21,11 @@ from .facs import COMPOUNDS, DRAWN_PROTOTYPES, EMOTIONS, emotions_of
 from .faces import BRINGS, DRAWN_AUS, Face, Identity, coded, express, legal, sample_identity, sample_scene
 from .io import atomic_path
 from .records import check_records, check_truth
+from .sampling import kept_frames
 
 # %% auto #0
 __all__ = ['CONSISTENT', 'OPTIONAL', 'SELDOM', 'CLOSE', 'FRAMES', 'SEQUENCES', 'SETS', 'OFTEN', 'emotion_actions',
-           'random_actions', 'closest_emotion', 'sample_frames', 'sequence_actions', 'DrawnSet', 'vote', 'World',
-           'draw_world']
+           'random_actions', 'closest_emotion', 'sequence_actions', 'DrawnSet', 'vote', 'World', 'draw_world']
 
 # %% ../nbs/api/world.ipynb #151d0d0d
 CONSISTENT, OPTIONAL = 0.9, 0.4  # probability of an AU in a face of the emotion
@@ -91,16 +91,6 @@ def closest_emotion(
         scores[name] = 2 * recall * explained / (recall + explained) if recall else 0.0
     best = max(scores, key=lambda name: scores[name])
     return [best] if scores[best] >= CLOSE else []
-
-# %% ../nbs/api/world.ipynb #48f01db1
-def sample_frames(
-    labels: np.ndarray,  # [F, K], the label vector of every raw frame of one sequence
-    every: int = 10,  # grid
-) -> np.ndarray:  # int, sorted indices of the frames kept
-    "Every tenth frame and every frame whose labels differ from the raw frame before (paper 4.1)."
-    labels = np.asarray(labels).reshape(len(labels), -1) if len(labels) else np.zeros((0, 1))
-    changed = np.r_[False, (labels[1:] != labels[:-1]).any(1)] if len(labels) else np.zeros(0, bool)
-    return np.flatnonzero(changed | (np.arange(len(labels)) % every == 0))
 
 # %% ../nbs/api/world.ipynb #859e1489
 FRAMES = 80  # raw frames of a sequence
@@ -218,7 +208,7 @@ def _video(rng: np.random.Generator, made: DrawnSet, subject: str, identity: Ide
     frames = sequence_actions(rng, made.aus)
     labels = np.array([[number in coded(frame) for number in made.aus] for frame, _ in frames])
     sway = np.cumsum(rng.normal(0, (0.35, 0.35, 0.15), (FRAMES, 3)), 0)
-    for t in sample_frames(labels).tolist():
+    for t in np.flatnonzero(kept_frames(np.zeros(len(labels)), np.arange(len(labels)), labels)).tolist():
         yaw, pitch, roll = (np.array((scene.yaw, scene.pitch, scene.roll)) + sway[t]).tolist()
         now = replace(scene, yaw=yaw, pitch=pitch, roll=roll, seed=int(rng.integers(2**31)))
         yield _Picture(Face(identity, now, frames[t][0]), frames[t][1], None, subject, sequence, t)

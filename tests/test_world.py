@@ -3,15 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from expblip.faces import DRAWN_AUS, coded, legal
 from expblip.facs import COMPOUNDS, DRAWN_PROTOTYPES, EMOTIONS
 from expblip.records import au_labels, check_records
 from expblip.world import (
-    FRAMES, SETS, World, closest_emotion, draw_world, emotion_actions, random_actions, sample_frames, sequence_actions, vote)
+    FRAMES, SETS, World, closest_emotion, draw_world, emotion_actions, random_actions, sequence_actions, vote)
 
 SIZES = {"bp4d": 60, "disfa": 60, "rafau": 100, "emotionet": 20, "affectnet": 48, "rafdb": 22, "faceme": 30, "val": 0.2, "test": 0.25}
 
@@ -19,22 +16,6 @@ SIZES = {"bp4d": 60, "disfa": 60, "rafau": 100, "emotionet": 20, "affectnet": 48
 @pytest.fixture(scope="module")
 def world() -> World:
     return draw_world(SIZES, seed=5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(arrays(bool, st.tuples(st.integers(1, 64), st.integers(1, 4))))
-def test_sampling_keeps_the_grid_and_the_changes_and_nothing_else(labels):
-    kept = set(sample_frames(labels).tolist())
-    for t in range(len(labels)):
-        changed = t > 0 and bool((labels[t] != labels[t - 1]).any())
-        assert (t in kept) == (t % 10 == 0 or changed)
-
-
-def test_sampling_compares_with_the_raw_frame_before():
-    labels = np.zeros((30, 1))
-    labels[12] = 1  # on for one frame: invisible on the grid
-    assert sample_frames(labels).tolist() == [0, 10, 12, 13, 20]
-    assert sample_frames(np.zeros((0, 3))).tolist() == []
 
 
 def test_actions_are_legal_drawable_and_never_lose_the_prototype():
