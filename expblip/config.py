@@ -116,7 +116,7 @@ STAGES: dict[str, dict[str, Knob]] = {
     "data": {
         "data": Knob(str, "drawn, a table of photographs (.csv), or a folder: of data sets as delivered, or of nothing but photographs", "drawn"),
         "size": _count("pixels an image is stored at", 112, low=16, high=1024),
-        "crop": Knob(str, "face: find, align, cut it out; picture: all of it; auto: face for your own photographs, picture for delivered sets", "auto",
+        "crop": Knob(str, "face: find, align, cut it out; picture: all of it; auto: face for own photographs, picture for delivered sets", "auto",
                      choices=("auto", "face", "picture")),
         "none": Knob(str, "a picture without a face: a fault, or keep its centre whole", "fault", choices=("fault", "whole")),
         "many": Knob(str, "several faces of like size: a fault, or take the largest", "fault", choices=("fault", "largest")),

@@ -1,6 +1,8 @@
 "training: order, schedule, groups, the loop's guard and log, accumulation, batches of both steps."
 import json
 import math
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from expblip.images import ImageStore
-from expblip.training import BrokenLoss, Plan, Step1Batches, Step2Batches, awake, batch_order, captions_for, curves, decay_groups, fit, rate
+from expblip.training import BrokenLoss, Plan, Step1Batches, Step2Batches, ahead, awake, batch_order, captions_for, curves, decay_groups, fit, rate
 
 torch.set_num_threads(1)
 
@@ -169,3 +171,31 @@ def test_curves_draw_chance_where_it_is_known():
     lines = {ax.get_title(): [x.get_ydata()[0] for x in ax.lines] for ax in fig.axes}
     assert set(lines) == {"itc", "itm", "itg"} and lines["itc"][1] == pytest.approx(math.log(16)) and len(lines["itg"]) == 1
     plt.close(fig)
+
+
+def test_batches_made_ahead_overlap_with_the_work_and_keep_their_order():
+    made, orders = [], [np.array([k]) for k in range(12)]
+    def slow(order): time.sleep(.02); made.append(int(order[0])); return dict(x=order)
+    seen, ahead_of_us, waits = [], [], []
+    batches = ahead(slow, orders)
+    for k in range(12):
+        t = time.monotonic(); order, batch = next(batches); waits.append(time.monotonic() - t)
+        assert batch["x"] is order
+        seen.append(int(order[0])); time.sleep(.03); ahead_of_us.append(len(made) - k - 1)
+    assert seen == list(range(12)) == made and max(ahead_of_us) <= 3
+    assert sum(waits[1:]) < .5 * 11 * .02  # unoverlapped it would be all of it
+    with pytest.raises(StopIteration): next(batches)
+
+
+def test_an_error_of_a_batch_comes_at_its_place_and_closing_stops_the_thread():
+    made = []
+    def some(order):
+        made.append(int(order[0]))
+        if order[0] == 4: raise ValueError("batch 4")
+        return {}
+    seen = []
+    with pytest.raises(ValueError, match="batch 4"):
+        for order, _ in ahead(some, (np.array([k]) for k in range(99))): seen.append(int(order[0]))
+    assert seen == [0, 1, 2, 3] and len(made) < 10
+    made.clear(); batches = ahead(some, (np.array([9]) for _ in range(99))); next(batches); batches.close()
+    assert len(made) <= 4 and "batches" not in " ".join(t.name for t in threading.enumerate())

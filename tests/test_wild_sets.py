@@ -1,5 +1,4 @@
 """RAF-AU, EmotioNet, AffectNet, RAF-DB and FaceME: each loader on a tree in the official layout, against what is truly there."""
-import importlib.util
 import json
 import re
 import shutil
@@ -314,7 +313,6 @@ def _spreadsheet(at: Path):
     pd.read_csv(at / SHEET, header=None, dtype=str, keep_default_na=False).to_excel(at / SHEET.replace('.csv', '.xlsx'), header=False, index=False)
     (at / SHEET).unlink()
 
-@pytest.mark.skipif(importlib.util.find_spec('openpyxl') is None, reason='openpyxl is not installed')
 def test_emotionet_spreadsheet(own, trees):
     at = own('emotionet')
     _spreadsheet(at)
