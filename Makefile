@@ -106,6 +106,7 @@ drawn-blip2: env
 bench: env
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/drawing.py
+	$(PY) benchmarks/records.py
 	$(PY) benchmarks/precision.py
 
 # nbdev's git hooks for whoever edits notebooks: they clean on commit and merge cell by cell

@@ -163,6 +163,16 @@ def affectnet_layouts(
     return {layout: path for layout, path in found.items() if path is not None}
 
 # %% ../nbs/api/emotion_sets.ipynb #dd040f3d
+def _settled(lines: Sequence[Line]) -> list[Line]:
+    "Each picture once; one that is listed again with another class or split is left out, since nobody can say which of them holds."
+    told: dict[str, set[str]] = {}
+    for line in lines:
+        told.setdefault(line.image, set()).add(f"{line.split} {plain_number(line.label)}")
+    first = {line.image: line for line in reversed(lines)}
+    again = "listed again with another class or split"
+    return [first[image]._replace(reason=first[image].reason or again * (len(labels) > 1)) for image, labels in told.items()]
+
+
 def load_affectnet(
     root: str | Path,  # folder of AffectNet
     layout: str | None = None,  # one of AFFECTNET_LAYOUTS; None: the one that is there
@@ -170,7 +180,7 @@ def load_affectnet(
     seed: int = 0,  # of that choice
     decode: bool = False,  # decode every picture to find broken ones
 ) -> Release:  # dataset "affectnet"; the official validation pictures are the test split
-    "AffectNet as delivered (supplement, 2); ReleaseError names every label that is not as described, and contradictory duplicates."
+    "AffectNet as delivered (supplement, 2); ReleaseError names every label that is not as described; pictures listed with two classes are left out."
     if layout not in (None, *AFFECTNET_LAYOUTS):
         raise ValueError(f"layout is {layout!r}: one of {', '.join(AFFECTNET_LAYOUTS)}")
     root, there = Path(root), affectnet_layouts(root)
@@ -183,7 +193,9 @@ def load_affectnet(
     layout = layout or min(there)
     listed = _classic(root, there[layout]) if layout == "classic" else _one_file_each(root, there[layout], layout)
     every, faults = classes_of(listed, range(11))
-    lines = _once(root, listed, faults)
+    if faults:
+        raise ReleaseError(root, faults)
+    lines = _settled(listed)
     codes = classes_of(lines, range(11))[0]
     outcome: dict[int | None, str] = {None: "not annotated"}
     outcome.update({code: f"class {AFFECTNET_CLASSES[code]}" for code in (8, 9, 10)})
