@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from expblip import findings, report
+from expblip import findings, kinds, report
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / 'outputs' / 'reference'
@@ -42,7 +42,7 @@ def test_every_target_and_every_finding_is_answered(board):
 def test_every_number_says_what_it_means():
     flat = json.loads((RUN / 'report' / 'results.json').read_text())
     assert all({'name', 'value', 'seed', 'stage', 'meaning'} <= set(entry) and entry['meaning'] for entry in flat)
-    assert html.escape(report.CAUTION) in (RUN / 'report' / 'report.html').read_text()
+    assert html.escape(kinds.CAUTION) in (RUN / 'report' / 'report.html').read_text()
 
 
 def test_it_was_made_in_one_go():
