@@ -21,6 +21,15 @@ def board():
     return report.board(flat[flat.stage != 'report'])
 
 
+def test_its_tables_are_what_the_package_makes_of_its_figures(board):
+    flat = pd.DataFrame(json.loads((RUN / 'report' / 'results.json').read_text())).astype({'value': float, 'seed': 'Int64'})
+    results = flat[flat.stage != 'report'].reset_index(drop=True)
+    tables = {'table1': report.table1(results), 'table2': report.table2(results), 'table5': report.table5(results)}
+    tables |= {f'table{n}_{reading}': report.probe_table(results, n, reading) for n in (3, 4) for reading in ('pooled', 'flattened')}
+    tables |= {'targets': findings.judge_targets(board), 'findings': findings.judge_findings(board, findings.all_findings()).drop(columns='compared')}
+    assert [name for name, table in tables.items() if table.to_csv(index=False) != (RUN / 'report' / f'{name}.csv').read_text()] == []
+
+
 def test_three_seeds_at_tiny(board):
     facts = json.loads((RUN / 'run.json').read_text())
     assert facts['scale'] == 'tiny' and list(board.columns) == [0, 1, 2] == facts['seeds']
