@@ -15,13 +15,15 @@ import pandas as pd
 import yaml
 
 from .emotion_sets import load_affectnet, load_faceme, load_rafdb
+from .kinds import UNVERIFIED_MARK
 from .laboratory import GftFormat, load_bp4d, load_disfa, load_gft
 from .records import check_records
 from .releases import MISSING, Release, ReleaseError
 from .wild import load_emotionet, load_rafau
 
 # %% auto #0
-__all__ = ['LOADERS', 'OPTIONS', 'TABLE1', 'data_sets_in', 'load_folder', 'joined', 'table1', 'write_fixtures']
+__all__ = ['LOADERS', 'OPTIONS', 'FIXTURE', 'TABLE1', 'data_sets_in', 'are_fixtures', 'load_folder', 'joined', 'table1',
+           'write_fixtures']
 
 # %% ../nbs/api/datasets.ipynb #344c0c22
 LOADERS: dict[str, Callable[..., Release]] = {
@@ -29,6 +31,7 @@ LOADERS: dict[str, Callable[..., Release]] = {
     "rafdb": load_rafdb, "faceme": load_faceme,
 }
 OPTIONS = "options.yaml"
+FIXTURE = "FIXTURE.txt"  # lies in the folder of a data set that is no data set but drawn faces in its format
 
 
 def _options(root: Path) -> dict[str, dict[str, Any]]:
@@ -68,6 +71,17 @@ def data_sets_in(
     return {name: folders[name] for name in LOADERS if name in folders}
 
 
+def are_fixtures(
+    root: str | Path,  # folder with one folder a data set
+) -> bool:  # as `write_fixtures` marked them
+    "Whether the data sets of a folder are fixtures; ReleaseError when some are and some are not."
+    there = data_sets_in(root)
+    made = [name for name, folder in there.items() if (folder / FIXTURE).is_file()]
+    if made and len(made) < len(there):
+        raise ReleaseError(root, [f"{', '.join(made)}: drawn fixtures beside delivered data sets; give them a folder of their own"])
+    return bool(made)
+
+
 def load_folder(
     root: str | Path,  # folder with one folder a data set; options.yaml in it may hold arguments of the loaders
     seed: int = 0,  # of random splits
@@ -78,6 +92,7 @@ def load_folder(
     there = data_sets_in(root)
     if not there:
         raise ReleaseError(root, [f"no such folder, or none of a data set in it; give each its own: {', '.join(LOADERS)}"])
+    are_fixtures(root)
     options = _options(root)
     return [LOADERS[name](folder, **({"seed": seed, "decode": decode} | options.get(name, {}))) for name, folder in there.items()]
 
@@ -107,7 +122,7 @@ def table1(
             if paper is None and (release is None or not (release.records["split"] == split).any()):
                 continue
             found = None if release is None else int(((release.records["split"] == "test") == (split == "test")).sum())
-            note = "absent" if release is None else "unverified format" if release.unverified else ""
+            note = "absent" if release is None else UNVERIFIED_MARK if release.unverified else ""
             rows.append({"dataset": name, "split": split, "found": found, "paper": paper, "note": note})
     table = pd.DataFrame(rows).astype({"found": "Int64", "paper": "Int64"})
     table.insert(4, "difference", table["found"] - table["paper"])
@@ -135,6 +150,8 @@ def write_fixtures(
         write(part / name, frames=min(n, 80), seed=seed, size=size)
     for name, write in writers.items():
         write(part / name, n, seed)
+    for name in LOADERS:
+        (part / name / FIXTURE).write_text(f"Drawn faces in the format of {name}; no picture or label of that data set is here.\n")
     options = {"gft": {"test": 3, "form": {"codes": {"0": 0, "1": 1, "-1": None}}}, "disfa": {"test": ["SN003"]}}
     (part / OPTIONS).write_text(yaml.safe_dump(options))
     return part.rename(root)

@@ -318,4 +318,4 @@ def load_faceme(
     counts = [("pictures listed", len(said), 10062), ("labels", len(words), 85), ("labels that are an emotion", used, None),
               ("labels ignored", len(words) - used, None), (f"pictures with a label of {min_votes} votes", sum(map(bool, said.values())), 10052)]
     return wild_release("faceme", root, on_disk(root, [[f"{folder}/{name}"] for name in said]), reasons, counts, None, ["train"] * len(said),
-                        val=val, seed=seed, decode=decode, unverified=True, emotions=felt)
+                        val=val, seed=seed, decode=decode, emotions=felt)

@@ -65,7 +65,7 @@ class Coding:
 
 
 def _release(name: str, root: str | Path, coding: Coding, aus: Sequence[int], test: Iterable[str], rule: Rule, compared: str, sample_test: bool,
-             paper: int, expected: Mapping[str, int | None], val: float, seed: int, decode: bool, unverified: bool = False) -> Release:
+             paper: int, expected: Mapping[str, int | None], val: float, seed: int, decode: bool) -> Release:
     "Split, sample, check the pictures that are kept, count."
     if not coding.frame:
         raise ReleaseError(root, ["no coded frame was found; give the folder that was delivered, unchanged"])
@@ -92,7 +92,7 @@ def _release(name: str, root: str | Path, coding: Coding, aus: Sequence[int], te
         "test images": int((records["split"] == "test").sum())}
     variants = rule_variants(sequence[train], frame[train], {key: vectors[train] for key, vectors in sets.items()}, paper, rule.every)
     counts = count_table(*((what, number, expected.get(what)) for what, number in found.items()))
-    return Release(name, records, counts, left_out, variants, unverified)
+    return Release(name, records, counts, left_out, variants)
 
 # %% ../nbs/api/laboratory.ipynb #2c662353
 def whole_numbers(
@@ -313,4 +313,4 @@ def load_gft(
     if isinstance(test, int):
         test = _whole_groups(sorted(set(coding.subject)), test, seed)
     expected = {"coded frames": None, "sequences": 96, "subjects": 96, "training images (with validation)": 17719, "test images": 4034}
-    return _release("gft", root, coding, GFT_AUS, test, rule, compared, sample_test, 17719, expected, val, seed, decode, unverified=True)
+    return _release("gft", root, coding, GFT_AUS, test, rule, compared, sample_test, 17719, expected, val, seed, decode)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from .kinds import kind_of
 from .metrics import f1_scores, macro
 from .records import au_labels, emotion_labels
 
@@ -177,11 +178,11 @@ class Task:
     "One column group of a probe table."
 
     table: str  # how its results are named: table3, table4, or probe/<dataset>
-    dataset: str  # the records' data set
+    dataset: str  # the records' data set; in PAPER_TASKS the paper's
     aus: tuple[int, ...] = ()  # AUs probed; empty: emotions
 
 
-PAPER_TASKS = (Task("table3", "drawn-bp4d", TABLE3_AUS), Task("table3", "drawn-affectnet"), Task("table4", "drawn-rafau", TABLE4_AUS))
+PAPER_TASKS = (Task("table3", "bp4d", TABLE3_AUS), Task("table3", "affectnet"), Task("table4", "rafau", TABLE4_AUS))
 
 
 def probe_tasks(
@@ -189,7 +190,8 @@ def probe_tasks(
 ) -> list[Task]:  # what can be probed
     "The paper's tasks that the run's data sets allow; without any, one task for each data set and kind of label."
     known = set(records["dataset"])
-    if tasks := [task for task in PAPER_TASKS if task.dataset in known]:
+    sets = kind_of(known).sets
+    if tasks := [replace(task, dataset=sets[task.dataset]) for task in PAPER_TASKS if sets.get(task.dataset) in known]:
         return tasks
     for dataset, part in records.groupby("dataset", sort=False):
         labelled = part.dropna(subset=["au_present"])

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .facs import AUS
+from .kinds import UNVERIFIED, UNVERIFIED_MARK
 from .sheets import TableError
 
 # %% auto #0
@@ -35,11 +36,15 @@ class Release:
     counts: pd.DataFrame  # columns what, found, expected (<NA>: not known)
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", "reason"]))  # images named by the labels that cannot be used
     variants: pd.DataFrame | None = None  # what each reading of the sampling rule would keep (`sampling.rule_variants`)
-    unverified: bool = False  # nobody with the data has confirmed this format yet
     sequences: pd.DataFrame | None = None  # found and known frames of each sequence, where they are known
 
+    @property
+    def unverified(self) -> bool:
+        "Whether nobody with the data has confirmed this format yet."
+        return self.name in UNVERIFIED
+
     def __str__(self) -> str:
-        title = f"{self.name}: {len(self.records)} records" + (" (unverified format)" if self.unverified else "")
+        title = f"{self.name}: {len(self.records)} records" + (f" ({UNVERIFIED_MARK})" if self.unverified else "")
         left = [f"  {file}: {reason}" for file, reason in self.left_out.head(10).itertuples(index=False)]
         parts = [title, self.counts.assign(difference=self.counts["found"] - self.counts["expected"]).to_string(index=False, na_rep="not known")]
         if len(self.left_out):

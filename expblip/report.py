@@ -16,15 +16,15 @@ import pandas as pd
 from .absent import why_absent
 from .findings import LABELS, PARTS, paper_table, spread_text
 from .io import read_json
+from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
 
 # %% auto #0
-__all__ = ['NOT_YET', 'NO_COUNTERPART', 'DRAWN', 'PAPER', 'CAUTION', 'TWINS', 'SIZE', 'ReportError', 'collect', 'board', 'shares',
+__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'PAPER', 'SIZE', 'ReportError', 'collect', 'board', 'shares', 'run_kind',
            'table1', 'table2', 'probe_table', 'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
-NOT_YET, NO_COUNTERPART = "not measured yet", "–"
-DRAWN, PAPER = "drawn faces", "paper"
-CAUTION = "Drawn faces: not comparable in level with the paper's real faces."
+NOT_YET, NO_COUNTERPART, ABSENT = "not measured yet", "–", "data set absent"
+PAPER = "paper"
 
 
 class ReportError(ValueError):
@@ -74,10 +74,18 @@ def shares(
     fits = parts.notna().all(axis=1)
     return parts[fits].join(results.loc[fits, ["value", "seed", "stage", "meaning"]])
 
+
+def run_kind(
+    results: pd.DataFrame,  # as `collect` gives it
+) -> Kind:  # an empty run counts as drawn
+    "Whose faces the figures are of, by the data sets in their names."
+    names = shares(results, r"(?:table1|table2|judge)/(?P<dataset>[^/]+)/.+")["dataset"]
+    return kind_of(names, fixtures=bool((results["name"] == FIXTURES).any()))
+
 # %% ../nbs/api/report.ipynb #55d667b5
 def _cell(values: pd.DataFrame, name: str | None, scale: float, digits: int) -> str:
-    if name is None:
-        return NO_COUNTERPART
+    if name in (None, ABSENT):
+        return name or NO_COUNTERPART
     return (spread_text(values.loc[name].to_numpy(float), digits, scale) if name in values.index else "") or NOT_YET
 
 
@@ -90,10 +98,10 @@ def _stack(
     heads: Sequence[str],  # its columns that name a row
     ours: Mapping[int, Mapping[str, str | None]],  # row number -> column -> name of our figure
     values: pd.DataFrame,  # the board
+    label: str,  # what our rows are called
+    extra: Mapping[str, Mapping[str, str | None]],  # further rows of ours
     scale: float = 1.0,
     digits: int = 3,
-    extra: Mapping[str, Mapping[str, str | None]] | None = None,  # further rows of ours
-    label: str = DRAWN,
 ) -> pd.DataFrame:
     "The paper's rows, each followed by ours."
     figures = [column for column in paper.columns if column not in heads]
@@ -103,35 +111,38 @@ def _stack(
         rows.append(head | {"source": PAPER} | {name: _print(row[name]) for name in figures})
         if number in ours:
             rows.append(head | {"source": label} | {name: _cell(values, ours[number].get(name), scale, digits) for name in figures})
-    for model, cells in (extra or {}).items():
+    for model, cells in extra.items():
         blank = dict.fromkeys(heads, "")
         rows.append(blank | {heads[0]: model, "source": label} | {name: _cell(values, cells.get(name), scale, digits) for name in figures})
     return pd.DataFrame(rows, columns=[*heads, "source", *figures])
 
 # %% ../nbs/api/report.ipynb #36ca288c
-TWINS = {"BP4D": "drawn-bp4d", "DISFA": "drawn-disfa", "RAF-AU": "drawn-rafau", "EmotioNet": "drawn-emotionet", "AffectNet": "drawn-affectnet",
-         "RAF-DB": "drawn-rafdb", "FaceME": "drawn-faceme"}
-
-
 def table1(
     results: pd.DataFrame,  # as `collect` gives it
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours; then data sets the paper does not have
     "Images, subjects and sampling of each data set."
-    known = shares(results, r"table1/(?P<dataset>[^/]+)/(?P<split>[^/]+)/(?P<figure>[^/]+)")
-    counts = known.drop_duplicates(["dataset", "split", "figure"]).pivot(index=["dataset", "split"], columns="figure", values="value")
+    known, kind = shares(results, r"table1/(?P<dataset>[^/]+)/(?P<split>[^/]+)/(?P<figure>[^/]+)"), run_kind(results)
+    known = known.drop_duplicates(["dataset", "split", "figure"])
+    if kind.paper and not kind.truth:  # pictures and people of both; frames were sampled when the sum is not 0
+        known = known.assign(split=known["split"].replace("val", "train"))
+    counts = known.pivot_table(index=["dataset", "split"], columns="figure", values="value", aggfunc="sum")
+    twins = {PAPER_SETS[name]: twin for name, twin in kind.sets.items() if twin.endswith(name)}
+    source = "this run" if kind.truth else kind.label
 
     def cells(dataset: str, split: str) -> dict[str, str]:
         found = counts.loc[(dataset, split)].reindex(["images", "subjects", "sampled"]).fillna(0)
         people = f"{found['subjects']:.0f}" if found["subjects"] else NO_COUNTERPART
-        return {"dataset": dataset, "split": split, "source": "this run", "images": f"{found['images']:.0f}", "subjects": people,
+        return {"dataset": kind.marked(dataset), "split": split, "source": source, "images": f"{found['images']:.0f}", "subjects": people,
                 "sampled": "yes" if found["sampled"] else "no"}
 
     rows = []
     for row in paper_table(1).to_dict("records"):
         rows.append({name: _print(value) for name, value in row.items()} | {"source": PAPER})
-        if (twin := (TWINS.get(row["dataset"], ""), row["split"])) in counts.index:
+        if (twin := (twins.get(row["dataset"], ""), row["split"])) in counts.index:
             rows.append(cells(*twin) | {"annotation": row["annotation"]})
-    rows += [cells(*place) for place in counts.index if place[0] not in TWINS.values()]
+        elif row["dataset"] in [PAPER_SETS[name] for name in kind.absent]:
+            rows.append({name: row[name] for name in ("dataset", "annotation", "split")} | {"source": source, "images": ABSENT})
+    rows += [cells(*place) for place in counts.index if place[0] not in twins.values()]
     return pd.DataFrame(rows, columns=["dataset", "annotation", "split", "source", "images", "subjects", "sampled"]).fillna("")
 
 # %% ../nbs/api/report.ipynb #2c5a9128
@@ -141,24 +152,23 @@ SIZE = ("ViT-G", "OPT-6.7B")
 def table2(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
-    datasets: Mapping[str, str] | None = None,  # the paper's column prefix -> our data set
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours; then blind, majority and oracle rows
     "METEOR and ROUGE-L of AU captions."
-    twins = datasets or {"rafau": "drawn-rafau", "gft": "drawn-disfa"}
-    paper, values = paper_table(2), board(results)
+    kind, paper, figures = run_kind(results), paper_table(2), {"meteor": "meteor", "rouge": "rouge_l", "ada_sim": "ada_sim"}
 
     def names(model: str, how: str) -> dict[str, str | None]:
-        figures = {"meteor": "meteor", "rouge": "rouge_l", "ada_sim": "ada_sim"}
-        pairs = [(f"{prefix}_{column}", f"{twin}/{model}/{how}/{figure}") for prefix, twin in twins.items() for column, figure in figures.items()]
-        return {column: f"table2/{name}" for column, name in pairs}
+        twins = {name: kind.sets.get(name) for name in ("rafau", "gft")}
+        return {f"{name}_{column}": f"table2/{twin}/{model}/{how}/{figure}" if twin else ABSENT
+                for name, twin in twins.items() for column, figure in figures.items()}
 
     rows = {f"{label}-BLIP": names(model, decode) for model, label in LABELS.items()} | {"BLIP-2": names("blip2", decode)}
     large = (paper["image_encoder"] == SIZE[0]) & (paper["llm"] == SIZE[1])
-    empty: dict[str, str | None] = dict.fromkeys(names("au", decode), "")
+    empty: dict[str, str | None] = {column: ABSENT if name == ABSENT else "" for column, name in names("au", decode).items()}
     ours = {number: rows.get(model, empty) if large[number] else empty for number, model in enumerate(paper["model"])}
     extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
-    extra |= {f"oracle, {kind} format": names(f"oracle-{kind}", "none") for kind in LABELS}
-    return _stack(paper, ["model", "image_encoder", "llm"], ours, values, extra=extra)
+    formats = LABELS if kind.truth else ("au", "mix")  # the others state emotions, which no image with AU labels has but in the drawn world
+    extra |= {f"oracle, {model} format": names(f"oracle-{model}", "none") for model in formats}
+    return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra)
 
 # %% ../nbs/api/report.ipynb #2036568d
 def probe_table(
@@ -167,17 +177,17 @@ def probe_table(
     reading: str = "pooled",  # pooled or flattened
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours where there is a counterpart
     "Linear probes of image encoders and Q-Formers."
-    paper = paper_table(number)
-    figures = [column for column in paper.columns if column != "model"]
+    kind, paper, emotions = run_kind(results), paper_table(number), {"affectnet_accuracy": "emotion_accuracy"}
+    figures = {name: "affectnet" if name in emotions else "bp4d" if number == 3 else "rafau" for name in paper.columns if name != "model"}
+    gone: dict[str, str | None] = {name: ABSENT for name, dataset in figures.items() if dataset in kind.absent}
 
     def names(model: str, part: str) -> dict[str, str | None]:
-        ours = {"affectnet_accuracy": "emotion_accuracy"}
-        return {name: f"table{number}/{model}/{part}/{reading}/{ours.get(name, name)}" for name in figures}
+        return {name: f"table{number}/{model}/{part}/{reading}/{emotions.get(name, name)}" for name in figures} | gone
 
     rows = {f"{PARTS[part]}({LABELS[model]})": names(model, part) for model in LABELS for part in PARTS}
-    rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": dict.fromkeys(figures, "")}
+    rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": {name: gone.get(name, "") for name in figures}}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
-    return _stack(paper, ["model"], ours, board(results), 100, 1, {"QFormer before training": names("blip2", "qformer")})
+    return _stack(paper, ["model"], ours, board(results), kind.label, {"QFormer before training": names("blip2", "qformer")}, 100, 1)
 
 # %% ../nbs/api/report.ipynb #4ba2d96a
 def table5(
@@ -185,7 +195,7 @@ def table5(
     decode: str = "greedy",  # which captions
 ) -> pd.DataFrame:  # per model: the paper's row, ours by exact truth, and ours by people
     "Most and least complete of three, and how correct."
-    paper, values = paper_table(5), board(results)
+    paper, values, kind = paper_table(5), board(results), run_kind(results)
     figures = {"correctness": "correctness", "highest_completeness_percent": "most_complete", "lowest_completeness_percent": "least_complete"}
     rows = []
     for row in paper.to_dict("records"):
@@ -194,8 +204,8 @@ def table5(
         rows.append({name: _print(value) for name, value in row.items()} | {"source": "paper, people"})
         scales = {name: 10 if name == "correctness" else 100 for name in figures}
         exact = {name: _cell(values, f"{place}/{figure}", scales[name], 2) for name, figure in figures.items()}
-        rows.append({"model": row["model"], "source": f"{DRAWN}, exact truth"} | exact)
-        rows.append({"model": row["model"], "source": f"{DRAWN}, people"} | dict.fromkeys(figures, NOT_YET))
+        rows += [{"model": row["model"], "source": f"{kind.label}, exact truth"} | exact] if kind.truth else []
+        rows.append({"model": row["model"], "source": f"{kind.label}, people"} | dict.fromkeys(figures, NOT_YET))
     return pd.DataFrame(rows, columns=["model", "source", *figures])
 
 # %% ../nbs/api/report.ipynb #a54dab0c

@@ -68,7 +68,6 @@ def wild_release(
     val: float = 0.05,  # share of the training images for validation
     seed: int = 0,  # of both choices
     decode: bool = False,  # decode every picture to find broken ones
-    unverified: bool = False,  # nobody with the data has confirmed this format
     **labels: Any,  # labels, aus or emotions for `release_records`
 ) -> Release:  # the pictures that can be used, and all others with the reason
     "Look for pictures, split them and count them; ValueError when a share is not from 0 to 1."
@@ -86,7 +85,7 @@ def wild_release(
     tested = int((records["split"] == "test").sum())
     found = count_table(*counts, ("images", len(records), None if paper is None else sum(paper)),
                         ("training images (with validation)", len(records) - tested, paper and paper[0]), ("test images", tested, paper and paper[1]))
-    return Release(name, records, found, left_out, unverified=unverified)
+    return Release(name, records, found, left_out)
 
 # %% ../nbs/api/wild.ipynb #2ae94255
 def read_token(

@@ -1,7 +1,10 @@
 "All eight data sets out of one folder of fixtures."
+import shutil
+
 import pytest
 
-from expblip.datasets import LOADERS, TABLE1, data_sets_in, joined, load_folder, table1, write_fixtures
+from expblip.datasets import FIXTURE, LOADERS, TABLE1, are_fixtures, data_sets_in, joined, load_folder, table1, write_fixtures
+from expblip.kinds import PAPER_SETS, UNVERIFIED
 from expblip.releases import ReleaseError
 from expblip.sheets import TableError
 
@@ -19,9 +22,10 @@ def releases(root):
 def test_all_eight_are_there_and_keep_the_contract(releases):
     records = joined(releases)
     assert {release.name for release in releases} == set(LOADERS) == set(TABLE1)
+    assert list(LOADERS) == list(PAPER_SETS)
     assert not records.id.duplicated().any() and set(records.split) == {'train', 'val', 'test'}
     assert not (records.au_present.notna() & records.emotions.notna()).any()
-    assert {release.name for release in releases if release.unverified} == {'gft', 'faceme'}
+    assert {release.name for release in releases if release.unverified} == set(UNVERIFIED) == {'gft', 'faceme'}
 
 
 def test_the_same_seed_writes_the_same_trees(root, tmp_path):
@@ -57,3 +61,14 @@ def test_options_at_fault(tmp_path, text, told):
     (tmp_path / 'options.yaml').write_text(text)
     with pytest.raises(TableError, match=told):
         load_folder(tmp_path)
+
+
+def test_fixtures_are_known_as_such_and_never_beside_delivered_data(root, tmp_path):
+    for name in ('rafdb', 'rafau'):
+        shutil.copytree(root / name, tmp_path / name)
+    assert are_fixtures(tmp_path) and len(load_folder(tmp_path)) == 2
+    (tmp_path / 'rafau' / FIXTURE).unlink()
+    with pytest.raises(ReleaseError, match='rafdb: drawn fixtures beside delivered data sets'):
+        load_folder(tmp_path)
+    (tmp_path / 'rafdb' / FIXTURE).unlink()
+    assert not are_fixtures(tmp_path) and len(load_folder(tmp_path)) == 2

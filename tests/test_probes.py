@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from expblip.probes import READINGS, fit_probes, linear_probe, probe_loss, probe_rows, probe_tasks, read_features, read_listed, run_task, task_labels
+from expblip.probes import READINGS, TABLE3_AUS, TABLE4_AUS, fit_probes, linear_probe, probe_loss, probe_rows, probe_tasks, read_features, read_listed
+from expblip.probes import run_task, task_labels
 
 torch.set_num_threads(1)
 
@@ -128,3 +129,24 @@ def test_a_limit_keeps_all_people_who_are_not_trained_on():
     rows = probe_rows(frame, 7)
     assert frame.loc[rows, "split"].value_counts().to_dict() == {"train": 7, "val": 5, "test": 15}
     assert len(set(rows)) == 27 and len(probe_rows(frame)) == n and len(probe_rows(frame, 10**6)) == n
+
+
+@pytest.mark.parametrize("prefix", ["drawn-", ""])
+def test_the_papers_tasks_take_the_drawn_sets_or_the_papers_own(prefix):
+    frame = pd.DataFrame({"dataset": [f"{prefix}{name}" for name in ("rafau", "affectnet", "bp4d", "disfa")], "split": "test"})
+    tasks = [(task.table, task.dataset, task.aus) for task in probe_tasks(frame)]
+    assert tasks == [("table3", f"{prefix}bp4d", TABLE3_AUS), ("table3", f"{prefix}affectnet", ()), ("table4", f"{prefix}rafau", TABLE4_AUS)]
+    assert len(TABLE3_AUS) == 12 and len(TABLE4_AUS) == 13
+    assert [task.dataset for task in probe_tasks(frame[:2])] == [f"{prefix}affectnet", f"{prefix}rafau"]
+    assert probe_rows(frame).tolist() == [0, 1, 2]
+
+
+def test_delivered_sets_that_no_table_probes_get_tasks_of_their_own():
+    labels = {"au_present": [[12], None], "au_absent": [[4], None], "emotions": [None, ["fear"]]}
+    frame = pd.DataFrame({"dataset": ["gft", "rafdb"], "split": "test", **labels})
+    assert [(task.table, task.aus) for task in probe_tasks(frame)] == [("probe/gft", (4, 12)), ("probe/rafdb", ())]
+
+
+def test_a_mix_of_worlds_is_refused():
+    with pytest.raises(ValueError, match="bp4d and drawn-bp4d in one run"):
+        probe_tasks(pd.DataFrame({"dataset": ["drawn-bp4d", "bp4d"]}))

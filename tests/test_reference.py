@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from expblip import findings, report
+from expblip import findings, kinds, report
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / 'outputs' / 'reference'
@@ -19,6 +19,15 @@ RUN = ROOT / 'outputs' / 'reference'
 def board():
     flat = pd.DataFrame(json.loads((RUN / 'report' / 'results.json').read_text())).astype({'value': float, 'seed': 'Int64'})
     return report.board(flat[flat.stage != 'report'])
+
+
+def test_its_tables_are_what_the_package_makes_of_its_figures(board):
+    flat = pd.DataFrame(json.loads((RUN / 'report' / 'results.json').read_text())).astype({'value': float, 'seed': 'Int64'})
+    results = flat[flat.stage != 'report'].reset_index(drop=True)
+    tables = {'table1': report.table1(results), 'table2': report.table2(results), 'table5': report.table5(results)}
+    tables |= {f'table{n}_{reading}': report.probe_table(results, n, reading) for n in (3, 4) for reading in ('pooled', 'flattened')}
+    tables |= {'targets': findings.judge_targets(board), 'findings': findings.judge_findings(board, findings.all_findings()).drop(columns='compared')}
+    assert [name for name, table in tables.items() if table.to_csv(index=False) != (RUN / 'report' / f'{name}.csv').read_text()] == []
 
 
 def test_three_seeds_at_tiny(board):
@@ -42,7 +51,7 @@ def test_every_target_and_every_finding_is_answered(board):
 def test_every_number_says_what_it_means():
     flat = json.loads((RUN / 'report' / 'results.json').read_text())
     assert all({'name', 'value', 'seed', 'stage', 'meaning'} <= set(entry) and entry['meaning'] for entry in flat)
-    assert html.escape(report.CAUTION) in (RUN / 'report' / 'report.html').read_text()
+    assert html.escape(kinds.CAUTION) in (RUN / 'report' / 'report.html').read_text()
 
 
 def test_it_was_made_in_one_go():

@@ -1,6 +1,8 @@
 """The report: figures collected, tables beside the paper's, verdicts computed, a page that stands alone."""
 
 import json
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -10,9 +12,10 @@ import pytest
 from expblip.findings import FAILS, HOLDS, MISSED, OPEN, REACHED, TARGETS, UNKNOWN
 from expblip.findings import all_findings, judge_findings, judge_targets, paper_table, together, verdict
 from expblip.io import write_json
+from expblip.kinds import CAUTION, FIXTURES, PAPER_SETS, UNVERIFIED, kind_of
 from expblip.page import Page, examples, examples_html
 from expblip.records import write_captions, write_records, write_truth
-from expblip.report import NOT_YET, ReportError, board, collect, cost_summary, costs, logs, probe_table, table1, table2, table5
+from expblip.report import ABSENT, NOT_YET, ReportError, board, collect, cost_summary, costs, logs, probe_table, run_kind, table1, table2, table5
 
 NAMES = sorted({side.ours for finding in all_findings() for pair in finding.pairs for side in pair} - {""})
 
@@ -157,3 +160,97 @@ def test_examples_and_the_page(run):
     text = page.write().read_text()
     assert "&lt;raises&gt;" in text and "&lt;b&gt;" in text and "<caption>line</caption>" in text and "A &lt;run&gt;" in text
     assert text.count("data:image/jpeg") == 3 and "<script" not in text and (run / "report" / "t.csv").exists()
+
+
+# ---------------------------------------------------------------- the paper's own data sets
+
+COUNTS = {"images": 40, "subjects": 2, "sampled": 1}
+
+
+def delivered(tmp_path, *names, seeds=3, **more):
+    "A run on delivered data sets that measured the paper's own numbers; what needs an absent set was not measured."
+    for seed in range(seeds):
+        figures = {name.replace("drawn-", ""): value for name, value in paper_like(seed).items() if not name.startswith("table5/")}
+        figures |= {f"table2/gft/{model}/greedy/meteor": 0.2 for model in ("au", "exp")}
+        figures |= {f"table3/au/qformer/pooled/AU{number}": 0.5 for number in (1, 24)}
+        needed = {"table2/rafau": "rafau", "table2/gft": "gft", "table4": "rafau"}
+        lost = [start for start, name in needed.items() if name not in names]
+        lost += [] if "bp4d" in names else ["table3/"]
+        stage(tmp_path, f"seed{seed}", "metrics", **{name: value for name, value in figures.items() if not name.startswith(tuple(lost))})
+    flat = {f"table1/{name}/{split}/{what}": value for name in names for split in ("train", "val", "test") for what, value in COUNTS.items()}
+    stage(tmp_path, "shared", "data", **flat, **more)
+    return collect(tmp_path)
+
+
+def ours(table, source="this run"):
+    return table[table["source"] == source]
+
+
+def test_delivered_data_sets_fill_the_papers_rows(tmp_path):
+    results = delivered(tmp_path, *PAPER_SETS)
+    kind = run_kind(results)
+    assert kind.name == "licensed" and not kind.absent and "not comparable" not in kind.caution and kind.caution != CAUTION
+    au = ours(table2(results)).query("model == 'AU-BLIP' and llm == 'OPT-6.7B'")
+    assert au["rafau_meteor"].item().startswith("0.263 ±") and au["gft_meteor"].item().startswith("0.200 ±") and set(au["rafau_ada_sim"]) == {NOT_YET}
+    probes = ours(probe_table(results, 3)).query("model == 'QFormer(AU)'")
+    assert probes["affectnet_accuracy"].item().startswith("5220.0") and probes["AU24"].item() == "50.0 ± 0.0"  # the paper's per cent, times 100
+    assert ours(probe_table(results, 4)).query("model == 'QFormer(AU)'")["avg"].item().startswith("7220.0")
+    judged = judge_findings(board(results), all_findings(wild=kind.sets["rafau"])).set_index("id")["verdict"]
+    assert judged["au-beats-generic"] == judged["au-best-at-aus/pooled"] == HOLDS and judged["exp-most-complete"] == OPEN
+    assert judge_findings(board(results), all_findings()).set_index("id")["verdict"]["au-beats-generic"] == OPEN
+
+
+def test_table1_of_delivered_data_sets(tmp_path):
+    table = table1(delivered(tmp_path, *PAPER_SETS))
+    assert len(table) == 30 and table["source"].tolist() == ["paper", "this run"] * 15 and ABSENT not in table.values
+    rafau = ours(table)[ours(table)["dataset"] == "rafau"]  # validation images count as training images
+    assert rafau[["annotation", "split", "images", "subjects"]].values.tolist() == [["au", "train", "80", "4"], ["au", "test", "40", "2"]]
+    assert set(ours(table)["dataset"]) == {f"{name}, unverified format" if name in UNVERIFIED else name for name in PAPER_SETS}
+
+
+def test_an_absent_set_says_so_in_each_table(tmp_path):
+    results = delivered(tmp_path, "affectnet", "gft")
+    kind, one = run_kind(results), table1(results)
+    assert kind.absent == ("bp4d", "disfa", "rafau", "emotionet", "rafdb", "faceme") and "Absent: bp4d, disfa, rafau" in kind.caution
+    gone = ours(one)[ours(one)["images"] == ABSENT]
+    assert sorted(set(gone["dataset"])) == sorted(PAPER_SETS[name] for name in kind.absent) and len(one) == 30
+    two, three, four = ours(table2(results)), ours(probe_table(results, 3)), ours(probe_table(results, 4))
+    assert set(two["rafau_meteor"]) == {ABSENT} and ABSENT not in set(two["gft_meteor"]) and NOT_YET in set(two["gft_meteor"])
+    assert set(three["AU12"]) == set(three["avg"]) == {ABSENT} and ABSENT not in set(three["affectnet_accuracy"])
+    assert set(four.drop(columns=["model", "source"]).values.ravel()) == {ABSENT}
+    assert "Unverified format" in kind.caution and "gft." in kind.caution and "faceme" not in kind.caution.split("Unverified")[1]
+    assert (kind.told("gft"), kind.told("rafau"), kind.told("affectnet")) == ("gft, unverified format", "rafau, absent", "affectnet")
+
+
+def test_faces_without_truth_have_no_exact_row_in_table5(tmp_path):
+    table = table5(delivered(tmp_path, *PAPER_SETS))
+    assert set(table["source"]) == {"paper, people", "this run, people"} and set(ours(table, "this run, people")["correctness"]) == {NOT_YET}
+
+
+def test_fixtures_are_never_taken_for_the_data_sets(tmp_path):
+    results = delivered(tmp_path, *PAPER_SETS, **{FIXTURES: 1})
+    kind, label = run_kind(results), "drawn fixtures in official formats"
+    assert kind.name == "fixtures" and kind.caution.startswith("Drawn fixtures in the official formats of bp4d, disfa") and not kind.truth
+    assert kind.marked("faceme") == "faceme, drawn fixture, unverified format" and kind.marked("other") == "other"
+    for table in (table1(results), table2(results), probe_table(results, 3), probe_table(results, 4)):
+        assert set(table["source"]) == {"paper", label}
+    assert set(table5(results)["source"]) == {"paper, people", f"{label}, people"}
+    assert all("drawn fixture" in name for name in ours(table1(results), label)["dataset"])
+
+
+def test_photographs_have_no_counterpart(tmp_path):
+    stage(tmp_path, "shared", "data", **{f"table1/photos/val/{what}": value for what, value in COUNTS.items()})
+    kind, table = run_kind(collect(tmp_path)), table1(collect(tmp_path))
+    assert (kind.name, kind.paper, kind.absent) == ("photographs", False, ()) and len(table) == 16
+    assert ours(table)[["dataset", "split"]].values.tolist() == [["photos", "val"]]
+
+
+def test_a_run_is_of_one_world():
+    assert kind_of(["drawn-rafau"]) == kind_of([]) and kind_of(["drawn-rafau"]).caution == CAUTION
+    with pytest.raises(ValueError, match="rafau and drawn-bp4d in one run"):
+        kind_of(["drawn-bp4d", "rafau", "photos"])
+
+
+def test_kinds_load_nothing_heavy():
+    code = "import sys, expblip.kinds; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
