@@ -18,6 +18,7 @@ import pandas as pd
 from .io import atomic_path
 from .progress import track
 from .sheets import TableError
+from .videos import VideoError, read_sources
 
 # %% auto #0
 __all__ = ['in_threads', 'square', 'write_pictures', 'crop_counts']
@@ -43,7 +44,7 @@ def in_threads(
 
 # %% ../nbs/api/pictures.ipynb #3c63f2dc
 def square(
-    source: str | np.ndarray,  # a picture file, or a frame as uint8 RGB [H, W, 3]
+    source: str | np.ndarray | VideoError,  # a picture file, a frame as uint8 RGB [H, W, 3], or why there is none
     size: int,  # side of the result, in pixels
     crop: Mapping[str, Any] | None = None,  # options of `crops.crop_face`; None: the whole picture, squeezed to a square as the authors do
 ) -> tuple[np.ndarray | None, str, str]:  # uint8 RGB [size, size, 3] or None; how it was cut (eyes, box, whole or uncut); the fault or an empty text
@@ -51,6 +52,8 @@ def square(
     from expblip.crops import CropError, crop_face
     from expblip.images import ImageError, read_image, shrink
 
+    if isinstance(source, VideoError):
+        return None, "", str(source)
     try:
         if crop is not None:
             cut = crop_face(source, size, **crop)
@@ -80,8 +83,6 @@ def write_pictures(
     workers: int = 4,  # threads
 ) -> pd.DataFrame:  # a row for each picture: image, how, fault
     "Decode every picture once; TableError lists all that cannot be used, or says that the disk is too small."
-    from expblip.videos import read_sources
-
     path, images = Path(path), list(images)
     path.parent.mkdir(parents=True, exist_ok=True)
     _room(path, len(images), size, where)

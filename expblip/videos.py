@@ -93,8 +93,8 @@ def count_frames(
 def read_sources(
     images: Sequence[str],  # cells `image` of records: picture files and frames of videos, mixed
     read: Callable[[str], Any],  # a picture file -> uint8 RGB, or whatever the caller wants of it
-) -> Iterator[tuple[int, Any]]:  # row and picture; each video is stepped over once, so rows may come in another order
-    "The picture of every row."
+) -> Iterator[tuple[int, Any]]:  # row and picture, or a VideoError for a frame that cannot be had; in another order than given
+    "The picture of every row; each video is stepped over once."
     frames: dict[str, dict[int, list[int]]] = {}
     for row, image in enumerate(images):
         source = video_source(image)
@@ -103,6 +103,9 @@ def read_sources(
         else:
             frames.setdefault(source[0], {}).setdefault(source[1], []).append(row)
     for path, rows in frames.items():
-        for number, picture in read_frames(path, rows):
-            for row in rows[number]:
-                yield row, picture
+        try:
+            for number, picture in read_frames(path, list(rows)):
+                for row in rows.pop(number):
+                    yield row, picture
+        except VideoError as error:
+            yield from ((row, error) for number in rows for row in rows[number])

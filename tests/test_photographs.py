@@ -20,14 +20,21 @@ LOOKS = (('happiness', (6, 12)), ('sadness', (1, 4, 15)), ('surprise', (1, 2, 25
 NO_AU = 'no training image carries AU labels'
 pytestmark = pytest.mark.slow
 
-@pytest.fixture(scope='module')
-def project(tmp_path_factory) -> Path:
-    "A copy of what a run needs, with sixteen JPEG files of eight people in a folder whose name is a trap for patterns."
-    root, rng = tmp_path_factory.mktemp('project'), np.random.default_rng(0)
+def copied(root: Path) -> Path:
+    "Put what a run needs into a folder."
     for name in KEPT:
         source = ROOT / name
         if source.is_dir(): shutil.copytree(source, root / name, ignore=shutil.ignore_patterns('__pycache__'))
         else: shutil.copy(source, root / name)
+    return root
+
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, 'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'TOKENIZERS_PARALLELISM': 'false'}
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory) -> Path:
+    "A copy of what a run needs, with sixteen JPEG files of eight people in a folder whose name is a trap for patterns."
+    root, rng = copied(tmp_path_factory.mktemp('project')), np.random.default_rng(0)
     (root / 'my [album]').mkdir()
     for i in range(16):
         if i % 2 == 0: who = sample_identity(rng)
@@ -44,10 +51,9 @@ def photographs(project: Path, name: str, columns: str, *, people: int = 8) -> t
         cells = {'split': splits[i // 2], 'emotions': emotion, 'au_present': '+'.join(map(str, aus)), 'au_absent': '27'}
         lines.append(','.join([f'{i}.jpg', f'p{i // 2}', *(cells[c] for c in columns.split(',') if c)]))
     (project / 'my [album]' / f'{name}.csv').write_text('\n'.join(lines))
-    env = {**os.environ, 'PYTHONPATH': str(project), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'TOKENIZERS_PARALLELISM': 'false'}
     command = [sys.executable, '-m', 'expblip.pipeline', 'run', '--run', name, '--scale', 'smoke', '--data', f'my [album]/{name}.csv',
                '-p', 'caption.decode=greedy', '-p', 'features.views=1', '-p', 'data.crop=picture']  # drawn faces fill their pictures
-    got = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    got = subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     run = project / 'outputs' / name
     assert got.returncode == 0 and not [*run.rglob('*.failed.ipynb')], got.stdout[-6000:] + got.stderr[-3000:]
     return run, (run / 'report' / 'report.html').read_text()

@@ -125,3 +125,16 @@ def test_pictures_without_a_face_stop_the_stage_or_are_left_out(album, tmp_path)
     squeezed, _ = stage(tmp_path, data=str(album / 'photos.csv'), crop='picture')
     assert len(squeezed) == 6
     assert not np.array_equal(stack[0], np.load(tmp_path / 'outputs/images.npy')[0])
+
+
+def test_frames_that_a_film_does_not_have_are_faults_of_their_rows(tmp_path):
+    import cv2
+    film = cv2.VideoWriter(str(tmp_path / 'a.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 20, (64, 64))
+    for k in range(6): film.write(np.full((64, 64, 3), 40 * k, np.uint8))
+    film.release()
+    frames = [f"{tmp_path / 'a.avi'}:{k}" for k in (5, 0, 9, 0)] + [f"{tmp_path / 'none.avi'}:0", str(save_picture(picture(0), tmp_path / 'b.png'))]
+    told = write_pictures(frames, tmp_path / 's.npy', 32, leave_out=True)
+    assert [bool(fault) for fault in told['fault']] == [False, False, True, False, True, False]
+    assert 'ends after frame 5, but frame 9' in told['fault'][2] and 'no such file' in told['fault'][4]
+    stack = np.load(tmp_path / 's.npy')
+    assert stack[0].mean() > 180 and stack[1].mean() < 10 and stack[3].mean() < 10

@@ -1,0 +1,44 @@
+"`make paper DATA=fixtures`: the eight data sets, as their owners deliver them, go through the whole graph to the paper's tables."
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_photographs import copied, environment
+
+pytestmark = pytest.mark.slow
+SETS = {'bp4d', 'disfa', 'gft', 'rafau', 'emotionet', 'affectnet', 'rafdb', 'faceme'}
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> Path:
+    root = copied(tmp_path_factory.mktemp('project'))
+    fixtures = "from expblip.datasets import write_fixtures; write_fixtures('data/user/fixtures', n=24)"
+    subprocess.run([sys.executable, '-c', fixtures], cwd=root, env=environment(root), check=True)
+    command = [sys.executable, '-m', 'expblip.pipeline', 'run', '--run', 'fixtures', '--scale', 'smoke', '--data', 'data/user/fixtures',
+               '-p', 'caption.decode=greedy', '-p', 'features.views=1']
+    got = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    out = root / 'outputs' / 'fixtures'
+    assert got.returncode == 0 and not [*out.rglob('*.failed.ipynb')], got.stdout[-6000:] + got.stderr[-3000:]
+    return out
+
+
+def test_every_set_is_read_and_what_cannot_be_used_is_listed(run):
+    records = pd.read_parquet(run / 'shared/data/records.parquet')
+    assert set(records['dataset']) == SETS
+    gone = pd.read_csv(run / 'shared/data/left_out.csv')
+    assert gone['fault'].str.contains('cannot be read').sum() >= 5 and not set(gone['id']) & set(records['id'])
+    captioned = {path.parent.name.removeprefix('caption-') for path in run.glob('seed0/caption-*/predictions.parquet')}
+    assert captioned == {'au', 'emot', 'mix', 'cat', 'exp', 'blip2'}
+
+
+def test_the_papers_tables_are_filled_and_say_what_these_faces_are(run):
+    page = (run / 'report/report.html').read_text()
+    assert 'Drawn fixtures in the official formats' in page and 'unverified format' in page.lower()
+    names = {row['name'] for row in json.loads((run / 'report/results.json').read_text())}
+    assert {'table2/rafau/au/greedy/meteor', 'table2/gft/au/greedy/meteor', 'table3/exp/qformer/pooled/avg',
+            'table3/exp/qformer/pooled/emotion_accuracy', 'table4/exp/qformer/pooled/avg'} <= names
+    table = pd.read_csv(run / 'report/table1.csv')
+    assert (table['source'] == 'drawn fixtures in official formats').sum() == 2 * 8 - 1, 'train and test of each set; FaceME has no test'
