@@ -42,3 +42,6 @@ def test_the_papers_tables_are_filled_and_say_what_these_faces_are(run):
             'table3/exp/qformer/pooled/emotion_accuracy', 'table4/exp/qformer/pooled/avg'} <= names
     table = pd.read_csv(run / 'report/table1.csv')
     assert (table['source'] == 'drawn fixtures in official formats').sum() == 2 * 8 - 1, 'train and test of each set; FaceME has no test'
+    ours = table[table['source'] != 'paper']
+    sampled = {(name.split(',')[0].lower(), split): word for name, split, word in zip(ours['dataset'], ours['split'], ours['sampled'])}
+    assert [sampled[name, split] for name in ('bp4d', 'disfa') for split in ('train', 'test')] == ['yes', 'no'] * 2
