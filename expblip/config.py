@@ -101,7 +101,9 @@ TRAIN = {
     "epochs": _count("passes over the captions, used when steps is 0", 10),
     "max_epochs": _count("never more passes over the captions than this: a small table needs fewer updates", 60, low=1),
     "batch": _count("images an update, all processes together", 32, low=1),
-    "accumulate": _count("split a batch into this many pieces to save memory", 1, low=1),
+    "accumulate": _count("split a batch into this many passes to save memory", 1, low=1),
+    "processes": _count("processes that train side by side, each with its share of the batch (one a GPU; on CPUs they talk by gloo)", 1, low=1),
+    "save_every": Knob(float, "seconds between two checkpoints, at least; a stage that was stopped goes on from the last", 60.0, low=0),
     "lr": Knob(float, "peak learning rate", 1e-4, low=0, high=1),
     "lr_min": Knob(float, "floor of the cosine", 0.0, low=0, high=1),
     "warmup": _count("warm-up updates", 0),
@@ -152,6 +154,7 @@ STAGES: dict[str, dict[str, Knob]] = {
     "step1": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
         "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
+        "accumulate": _count("split a batch into this many passes to save memory; ITC's pool of negatives shrinks to batch/accumulate", 1, low=1),
         "identical_negatives": Knob(bool, "count an identical caption of another image as a negative, as the released code does", False),
         "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True), "hard_ramp": RAMP},
     "step2": {
@@ -238,9 +241,11 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
     faults = []
     if values.get("lr_min") is not None and values["lr_min"] > values["lr"]:
         faults.append(f"lr_min {values['lr_min']:g} lies above lr {values['lr']:g}; lower lr_min or raise lr")
-    if values.get("accumulate") and values["batch"] % values["accumulate"]:
+    parts = {name: values[name] for name in ("accumulate", "processes") if values.get(name, 1) > 1}
+    if parts and values["batch"] % math.prod(parts.values()):
         pieces = [n for n in range(1, values["batch"] + 1) if values["batch"] % n == 0]
-        faults.append(f"accumulate {values['accumulate']} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
+        said = " times ".join(f"{name} {value}" for name, value in parts.items())
+        faults.append(f"{said} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
     for name in (name for place, name in (("blip2", "hidden"), ("lm", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")

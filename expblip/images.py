@@ -67,6 +67,11 @@ class ImageStore:
 
     def __len__(self) -> int: return len(self.refs)  # pictures
 
+    def state(self) -> list:  # name, size and time of every file
+        "Changes when a picture does; no picture is read."
+        files = {(self.folder / (name or ref)) for name, _, ref in self.refs}
+        return sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
+
     def __call__(self,
         rows,  # row numbers, any order
     ) -> Tensor:  # uint8 [B, H, W, 3]
@@ -98,13 +103,13 @@ def evaluation_view(
 def training_view(
     images: Tensor,  # uint8 [B, H, W, 3]
     size: int,  # side of the encoder's input
-    generator: torch.Generator,  # the source of randomness
+    generator: torch.Generator | Tensor,  # the source of randomness, or its numbers: [B, 4] in 0..1 (size, right, down, mirror)
     scale: tuple[float, float] = (.8, 1.),  # share of the area kept, as in the released configuration
     flip: bool = True,  # mirror half of the pictures
 ) -> Tensor:  # float [B, 3, size, size]
     "Random resized crop and horizontal flip, one draw a picture (paper 4.1)."
     b = len(images)
-    u = torch.rand(b, 4, generator=generator)
+    u = generator if isinstance(generator, Tensor) else torch.rand(b, 4, generator=generator)
     side = (scale[0] + (scale[1] - scale[0]) * u[:, 0]).sqrt()
     dx, dy = ((2 * u[:, i] - 1) * (1 - side) for i in (1, 2))
     mirror = torch.where((u[:, 3] < .5) & flip, -1., 1.)

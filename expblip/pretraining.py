@@ -23,6 +23,7 @@ from .geometry import landmarks
 from .images import evaluation_view, normalise
 from .lm import lm_rows, newline_id, pad_rows
 from .step2 import ExpressionCaptioner, lm_hidden
+from .training import dice
 
 # %% ../nbs/api/pretraining.ipynb #0775c40d
 def generic_faces(
@@ -91,23 +92,23 @@ class EncoderBatches:
         side: int,  # patches a side, for hiding
         seed: int = 0,  # crops and hidden patches
     ):
-        self.images, self.points, self.size, self.side = images, points, size, side
-        self.generator = torch.Generator().manual_seed(seed)
+        self.images, self.points, self.size, self.side, self.seed = images, points, size, side, seed
 
     def __call__(self,
         i: np.ndarray,  # [B] sample numbers
+        at: np.ndarray,  # [B] their running numbers in the training, which decide the crops
     ) -> dict:  # pixels [B, 3, size, size], points [B, K, 2], hidden [B, side, side]
         "One batch, every picture cropped anew."
-        b, u = len(i), torch.rand(len(i), 3, generator=self.generator)
+        b, u = len(i), dice(self.seed, at, 3 + self.side**2)
         scale = (.8 + .2 * u[:, 0]).sqrt()
-        shift = (2 * u[:, 1:] - 1) * (1 - scale)[:, None]
+        shift = (2 * u[:, 1:3] - 1) * (1 - scale)[:, None]
         theta = torch.zeros(b, 2, 3)
         theta[:, 0, 0] = theta[:, 1, 1] = scale
         theta[:, :, 2] = shift
         grid = F.affine_grid(theta, [b, 3, self.size, self.size], align_corners=False)
         pixels = F.grid_sample(normalise(torch.from_numpy(self.images[i])), grid, padding_mode='reflection', align_corners=False)
         points = (torch.from_numpy(self.points[i]) - shift[:, None]) / scale[:, None, None]
-        return dict(pixels=pixels, points=points, hidden=torch.rand(b, self.side, self.side, generator=self.generator) < .5)
+        return dict(pixels=pixels, points=points, hidden=u[:, 3:].unflatten(1, (self.side, self.side)) < .5)
 
 # %% ../nbs/api/pretraining.ipynb #0fa06753
 class LMPretraining(nn.Module):
@@ -153,6 +154,7 @@ class LMBatches:
 
     def __call__(self,
         i: np.ndarray,  # [B] sample numbers
+        at: np.ndarray | None = None,  # [B] their running numbers; unused, as nothing is drawn
     ) -> dict:  # ids, mask and caption, each [B, T]
         "One batch, padded to its longest document."
         ids, mask = pad_rows([self.rows[k][0] + self.rows[k][1] for k in i], self.pad)
@@ -235,6 +237,7 @@ class SoftBatches:
 
     def __call__(self,
         i: np.ndarray,  # [B] sample numbers
+        at: np.ndarray | None = None,  # [B] their running numbers; unused, as nothing is drawn
     ) -> dict:  # notes [B, N], ids and mask [B, T]
         "One batch, padded to its longest caption."
         ids, mask = pad_rows([self.rows[k] for k in i], self.pad)
@@ -282,6 +285,7 @@ class FrozenStep2(nn.Module):
         ids: Tensor,  # [B, T] rows of lm.lm_rows
         mask: Tensor,  # [B, T]
         group: Tensor | None = None,  # unused; step 1's batches carry it
+        draw: Tensor | None = None,  # unused, likewise
     ) -> dict[str, Tensor]:  # loss in nats a token
         "Language-model loss of the caption."
         m = self.captioner

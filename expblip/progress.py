@@ -48,9 +48,10 @@ class Progress:
         every: float = 5.0,  # seconds between two lines, at least; 0 prints every step
         growth: float = 0.05,  # and at least this share of the time passed so far, so that long work prints few lines
         path: str | Path | None = None,  # see `report_progress`
+        resumed: int = 0,  # steps done by an earlier attempt: they took no time of ours
     ):
-        self.total, self.label, self.every, self.growth, self.path = total, label, every, growth, path
-        self.done, self.values, self.printed = 0, {}, -1  # type: int, dict[str, Any], int
+        self.total, self.label, self.every, self.growth, self.path, self.resumed = total, label, every, growth, path, resumed
+        self.done, self.values, self.printed = resumed, {}, -1  # type: int, dict[str, Any], int
         self.start = self.last = time.monotonic()
 
     def line(self) -> str:
@@ -59,8 +60,8 @@ class Progress:
         words = [f"{self.label} {self.done}/{self.total}"] + [f"{name} {_text(value)}" for name, value in self.values.items()]
         if self.done >= self.total:
             words.append(f"(done in {passed:.0f} s)")
-        elif self.done:
-            words.append(f"(eta {passed / self.done * (self.total - self.done):.0f} s)")
+        elif self.done > self.resumed:
+            words.append(f"(eta {passed / (self.done - self.resumed) * (self.total - self.done):.0f} s)")
         return " ".join(words)
 
     def step(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .lm import lm_rows, newline_id, pad_rows
 from .qformer import QFormer
+from .step1 import mean_count
 
 # %% ../nbs/api/step2.ipynb #7d851219
 DECODES = ('greedy', 'beam', 'sample')
@@ -63,12 +64,13 @@ class ExpressionCaptioner(nn.Module):
         pixels: Tensor,  # [B, 3, S, S]
         ids: Tensor,  # [B, T] rows of lm.lm_rows: </s>, words, newline, padding
         mask: Tensor,  # [B, T]
-    ) -> dict[str, Tensor]:  # loss: nats a token; token_acc
+    ) -> dict[str, Tensor]:  # loss: nats a token; token_acc; tokens: of how many tokens they are means (a process, on average)
         "Loss of the caption given the picture (no label smoothing; with an empty prompt the start token is a target too, as in LAVIS)."
         hidden = lm_hidden(self.lm, self.prefix(pixels), ids, mask)
         logits = self.lm.get_output_embeddings()(hidden)  # only where there is something to predict
         target = ids[mask.bool()]
-        return dict(loss=F.cross_entropy(logits.float(), target), token_acc=(logits.argmax(-1) == target).float().mean())
+        n = mean_count(mask.sum()) if self.training else mask.sum()
+        return dict(loss=F.cross_entropy(logits.float(), target, reduction='sum') / n, token_acc=(logits.argmax(-1) == target).sum() / n, tokens=n)
 
     @torch.no_grad()
     def generate(self,

@@ -47,7 +47,7 @@ def test_appearance_captions_carry_no_action_and_no_emotion():
 def test_a_crop_moves_the_landmarks_with_the_picture():
     images, points = np.zeros((12, 96, 96, 3), np.uint8), np.random.default_rng(0).uniform(-.5, .5, (12, 1, 2)).astype("float32")
     for im, (x, y) in zip(images, (points[:, 0] + 1) * 48): im[int(y) - 2:int(y) + 3, int(x) - 2:int(x) + 3] = 255
-    b = EncoderBatches(images, points, 96, 6)(np.arange(12))
+    b = EncoderBatches(images, points, 96, 6)(np.arange(12), np.arange(12))
     bright = b["pixels"].mean(1).clamp(min=0)
     grid = torch.linspace(-1, 1, 96)
     centre = torch.stack([(bright.sum(1) * grid).sum(1), (bright.sum(2) * grid).sum(1)], 1) / bright.sum((1, 2))[:, None]
@@ -142,7 +142,7 @@ def test_the_landmark_head_answers_quietly():
     torch.manual_seed(0)
     images, points = draw_pool(generic_faces(8, 0), 48)
     model = EncoderPretraining(DrawnEncoder(SMALL), points.shape[1])
-    batch = EncoderBatches(images, points, 32, 8)(np.arange(8))
+    batch = EncoderBatches(images, points, 32, 8)(np.arange(8), np.arange(8))
     opt = torch.optim.AdamW(model.head.parameters(), 2e-3)
     before = model(**batch)["error"].item()
     model(**batch)["loss"].backward(); opt.step()

@@ -87,7 +87,7 @@ class Toy(nn.Module):
 X = torch.linspace(-1, 1, 64)
 
 
-def make(i): return dict(x=X[i][:, None], y=3 * X[i] + 1)
+def make(i, at=None): return dict(x=X[i][:, None], y=3 * X[i] + 1)
 
 
 def trained(**changes):
@@ -124,7 +124,7 @@ def test_a_batch_that_cannot_be_split_is_refused():
 
 def test_a_broken_loss_names_step_and_records_and_the_log_stays_whole(tmp_path):
     calls, net = [], Toy()
-    def broken(i):
+    def broken(i, at):
         calls.append(i); b = make(i)
         if len(calls) == 3: b["y"][0] = float("nan")
         return b
@@ -138,7 +138,7 @@ def test_step1_batches_pair_each_caption_with_its_picture_and_mark_twins():
     feats = np.arange(2 * 3 * 4, dtype="float16").reshape(2, 3, 4, 1)
     rows = [[4, 7, 5], [4, 8, 9, 5], [4, 7, 5], [4, 9, 5]]
     make_batch = Step1Batches(feats, np.array([0, 0, 1, 2]), rows, ["a", "b", "a", "c"], 1)
-    b = make_batch(np.array([3, 1, 2, 0]))
+    b = make_batch(np.array([3, 1, 2, 0]), np.arange(4))
     assert b["group"].tolist() == [2, 1, 0, 0] and make_batch.lengths.tolist() == [3, 4, 3, 3]
     assert b["ids"].tolist()[0] == [4, 9, 5, 1] and b["mask"].sum(1).tolist() == [3, 4, 3, 3] and b["image"].dtype == torch.float32
     for got, r in zip(b["image"], (2, 0, 1, 0)): assert any(torch.equal(got, torch.from_numpy(feats[v, r]).float()) for v in (0, 1))
@@ -148,8 +148,11 @@ def test_step2_batches_augment_only_when_asked(tmp_path):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8))
     store, rows = ImageStore([f"images.npy:{k}" for k in range(3)], tmp_path), [[2, 7, 9], [2, 9], [2, 8, 9]]
     plain, moved = (Step2Batches(store, np.array([2, 1, 0]), rows, 1, 8, augment=a) for a in (False, True))
-    i = np.array([0, 1])
-    assert torch.equal(plain(i)["pixels"], plain(i)["pixels"]) and not torch.equal(moved(i)["pixels"], moved(i)["pixels"])
+    i, early, late = np.array([0, 1]), np.array([0, 1]), np.array([2, 3])
+    assert torch.equal(plain(i)["pixels"], plain(i, late)["pixels"]) and not torch.equal(moved(i, early)["pixels"], moved(i, late)["pixels"])
+    assert torch.equal(moved(i, late)["pixels"], moved(i, late)["pixels"])  # known from the running numbers alone
+    assert torch.equal(moved(i, late)["pixels"][1:], moved(i[1:], late[1:])["pixels"])  # however the samples are spread
+    with pytest.raises(ValueError, match="needs the running numbers"): moved(i)
     assert plain(i)["pixels"].shape == (2, 3, 8, 8) and torch.equal(plain(np.array([2]))["pixels"], plain(np.array([1, 2]))["pixels"][1:])
 
 
