@@ -41,12 +41,22 @@ def gather(
 ) -> Tensor:  # all processes' rows [W*B, ...]; x itself when there is one process
     "Rows of all processes, in rank order."
     if not (torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1): return x
-    if grad:
-        from torch.distributed.nn.functional import all_gather
-        return torch.cat(all_gather(x))
+    if grad: return _Gather.apply(x)
     out = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(out, x.contiguous())
     return torch.cat(out)
+
+
+class _Gather(torch.autograd.Function):
+    "A row's gradient is the sum of what all processes have to say about it."
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor: return gather(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        whole = grad.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(whole)
+        return whole.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def mean_count(

@@ -150,13 +150,12 @@ def fit(
     save_every: float = 60.,  # seconds between two checkpoints, at least; 0: one after every update
 ) -> dict:  # log (list of dicts), train_seconds, train_cpu_seconds, data_wait (share of the time the loop stood still for a batch), samples
     "Train in place. Raises BrokenLoss at the first loss that is not finite."
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import broadcast_object_list, set_seed
     set_seed(plan.seed)
     AcceleratorState._reset_state()  # one process may train in fp32, then in bf16
-    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision],
-                      kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
     ranks, rank, first = acc.num_processes, acc.process_index, acc.is_main_process
     micro = plan.batch // (ranks * plan.accumulate)
     if plan.batch % (ranks * plan.accumulate):
