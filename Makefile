@@ -37,11 +37,12 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest lint types export clean-nbs readme site drawn-blip2 bench hooks
+.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 bench hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
+	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
 	@echo "make env | export | clean-nbs | readme | lint | types | bench | hooks"
@@ -72,6 +73,10 @@ nbtest: env
 pytest: env
 	@echo "== pytest"
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(PY) -m pytest
+
+# exact resume at length: the same test that `make test` does with 5 kills
+soak: env
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 EXPBLIP_KILLS=$(or $(KILLS),50) $(PY) -m pytest tests/test_resume.py -k killed
 
 lint: env
 	@echo "== ruff"

@@ -202,8 +202,7 @@ class Step1(nn.Module):
         scores = self.match(images, texts, masks)
         labels = torch.cat([ids.new_ones(b), ids.new_zeros(2 * b)])
         keep = torch.cat([torch.ones_like(ok), ok, ok])
-        n = mean_count(keep.sum())
-        return F.cross_entropy(scores[keep].float(), labels[keep], reduction='sum') / n, (scores.argmax(1) == labels)[keep].sum() / n
+        return F.cross_entropy(scores[keep].float(), labels[keep]), (scores.argmax(1) == labels)[keep].float().mean()
 
 
 def _gather_padded(x: Tensor) -> Tensor:

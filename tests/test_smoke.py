@@ -3,8 +3,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ def test_every_stage_ran(smoke):
     for name, m in found.items():
         assert (run / name / 'notebook.ipynb').exists() and m['seconds'] >= 0
         assert m['outputs'] and all((run / name / f).stat().st_size == s['size'] for f, s in m['outputs'].items() if 'size' in s)
-    assert not [*run.rglob('*.failed.ipynb'), *run.rglob('*.running.ipynb'), *run.rglob('running.json')]
+    assert not [*run.rglob('*.failed.ipynb'), *run.rglob('*.running.ipynb'), *run.rglob('running.json'), *run.rglob('resume')]
     assert re.search(r'report: \S+', out), 'the command says where the report is'
 
 def test_five_models_were_trained(smoke):
@@ -81,6 +83,42 @@ def test_a_start_is_made_that_the_stages_can_begin_from(smoke, project):
                    '-p', 'features.init=outputs/smoke/shared/blip2')
     assert got.returncode == 0, got.stdout[-3000:] + got.stderr[-3000:]
     assert json.loads((project / 'outputs/begun/seed0/step1-au/config.json').read_text())['start']['name'] == 'blip2'
+
+def again(project, name: str, *args: str) -> tuple[Path, list[str]]:
+    "A copy of the run's folder in which only AU-BLIP's step 2 (and what `args` change before it) has to run, and the command that does so."
+    if not (to := project / 'outputs' / name).exists(): shutil.copytree(project / 'outputs/smoke', to)
+    return to / 'seed0/step2-au', ['run', '--run', name, '--scale', 'smoke', '--only', 'step2-au', *args]
+
+def test_a_killed_command_goes_on_inside_the_stage(smoke, project):
+    "SIGKILL in the middle of step 2: the next call trains the rest, and model and log are those of a run that nobody killed."
+    longer = ('-p', 'step2.steps=60', '-p', 'step2.save_every=0')
+    (whole, calm), (cut, command) = (again(project, name, *longer) for name in ('whole', 'cut'))
+    env = {**os.environ, 'PYTHONPATH': str(project), 'HF_HUB_OFFLINE': '1'}
+    started = [sys.executable, '-m', 'expblip.pipeline', *command]
+    work = subprocess.Popen(started, cwd=project, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    while work.poll() is None and not list(cut.glob('resume/*2.json')): time.sleep(.01)
+    os.killpg(work.pid, signal.SIGKILL)
+    assert work.wait() == -signal.SIGKILL and not (cut / 'model.safetensors').exists()
+    for args in (command, calm):
+        got = pipeline(project, *args)
+        assert got.returncode == 0, got.stdout[-3000:] + got.stderr[-3000:]
+    assert 'step 2 au: goes on after update' in (cut / 'notebook.ipynb').read_text()
+    for name in ('model.safetensors', 'log.jsonl'): assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not (cut / 'resume').exists()
+
+def test_a_stage_trains_in_two_processes(smoke, project):
+    "Both steps, started by their notebooks, which show the progress; the losses are those of one process."
+    exact = ('-p', 'step1.precision=fp32', '-p', 'step2.precision=fp32')
+    second, together = again(project, 'two', *exact, '-p', 'step1.processes=2', '-p', 'step2.processes=2')
+    alone, by_itself = again(project, 'one', *exact)
+    for command in (together, by_itself):
+        got = pipeline(project, *command)
+        assert got.returncode == 0, got.stdout[-3000:] + got.stderr[-3000:]
+    for step in ('step1', 'step2'):
+        a, b = ([json.loads(x) for x in (at.parent / f'{step}-au/log.jsonl').read_text().splitlines()] for at in (second, alone))
+        assert len(a) == len(b) > 0 and all(x == pytest.approx(y, abs=2e-3) for x, y in zip(a, b)), step
+        book = (second.parent / f'{step}-au/notebook.ipynb').read_text()
+        assert f'step {step[-1]} au 3/3' in book and f'step {step[-1]} au: goes on after update 3 of 3' in book
 
 def test_results_are_flat_and_documented(smoke):
     "Every number of the report: name, value, seed, stage and meaning; no NaN, and no name twice for a seed."
