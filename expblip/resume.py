@@ -48,7 +48,7 @@ def _bytecode(code: CodeType) -> list:
 
 def _code(things: list[Any]) -> dict[str, str]:
     "Hash of every module and notebook cell that the classes or functions belong to."
-    package, names, cells = Path(inspect.getfile(digest)).parent, {'expblip.training', 'expblip.resume'}, {}
+    package, names, cells = Path(inspect.getfile(imported_modules)).parent, {'expblip.training', 'expblip.resume'}, {}
     for x in {x if inspect.isroutine(x) else type(x) for x in things}:
         if x.__module__.startswith(f'{package.name}.'): names.add(x.__module__)
         elif x.__module__ == '__main__':

@@ -234,6 +234,7 @@ def fit(
         batches.close()
         if file: file.close()
         acc.unwrap_model(net, keep_fp32_wrapper=False)  # the model forgets the precision it was trained in
+    torch.manual_seed(_seed(plan.seed, plan.steps, 0, rank))  # what is drawn after the training does not depend on where it was stopped
     seconds = time.monotonic() - begin
     return dict(log=lines, train_seconds=seconds, train_cpu_seconds=time.process_time() - cpu, data_wait=wait / max(seconds, 1e-9),
                 samples=plan.steps * plan.batch)

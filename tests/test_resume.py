@@ -128,17 +128,22 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("step", (1, 2))
 def test_killed_at_random_moments_it_ends_with_the_same_bits(step, start, whole, tmp_path):
     "SIGKILL again and again, at any moment; weights, buffers, optimizer, random state, order and log are those of an undisturbed training."
-    chance, (end, seconds), kills, found = random.Random(step), whole[step], 0, []
+    chance, (end, seconds), kills, found = random.Random(step), whole[step], 0, [0]
+    newest = lambda: max([0, *Checkpoints(tmp_path / "resume", {}).steps()])
     while not (tmp_path / "end.json").exists():
-        process = start(step, tmp_path, None)
-        process.join(chance.random() * seconds / 2 if kills < KILLS else None)
-        if process.is_alive(): process.kill(); kills += 1
+        process, goal = start(step, tmp_path, None), found[-1] + chance.randint(0, 3)
+        if kills < KILLS:
+            while process.is_alive() and newest() < goal: time.sleep(.001)  # a few updates further, however slow the machine is
+            process.join(chance.random() * seconds / 10)  # and then any moment of the next two
+        if process.is_alive() and kills < KILLS: process.kill(); kills += 1
         process.join()
-        found.append(max([0, *Checkpoints(tmp_path / "resume", {}).steps()]))
+        found.append(newest())
         if (tmp_path / "end.json").exists():
             assert json.loads((tmp_path / "end.json").read_text()) == end
-            if kills < KILLS: shutil.rmtree(tmp_path); tmp_path.mkdir()  # done too early: from the top
-    assert kills == KILLS and len({f for f in found if 0 < f < 20}) > 1, found  # and it was stopped at several updates
+            if kills < KILLS: shutil.rmtree(tmp_path); tmp_path.mkdir(); found.append(0)  # done too early: from the top
+    assert kills == KILLS and len({f for f in found if 0 < f < 20}) > 1, found  # it was stopped at several updates
+
+
 @pytest.mark.parametrize("step", (1, 2))
 @pytest.mark.parametrize("how", (killed_inside_a_save, killed_between_passes), ids=lambda f: f.__name__)
 def test_killed_at_the_worst_moments_it_ends_with_the_same_bits(step, how, start, whole, tmp_path):
@@ -258,6 +263,25 @@ def test_with_and_without_checkpoints_the_numbers_are_the_same(tmp_path):
     a, b = Toy(), fitted(tmp_path)[0]
     fit(a, list(a.lin.named_parameters()), make, np.ones(32), Plan(6, 8, .1, warmup=0, every=1))
     assert torch.equal(a.lin.weight, b.lin.weight)
+
+
+@pytest.mark.parametrize("step", (1, 2))
+def test_the_batch_thread_changes_no_bit(step, whole, tmp_path, monkeypatch):
+    "Stopped with the thread that makes batches ahead, gone on with without it."
+    from expblip import training
+    class Cut(Exception): pass
+    def dies(model, batches):
+        made, usual = iter(range(99)), batches.__class__.__call__
+        def call(self, i, at):
+            if next(made) == 21: raise Cut
+            return usual(self, i, at)
+        monkeypatch.setattr(batches.__class__, "__call__", call)
+        return batches
+    with pytest.raises(Cut): train(step, tmp_path, dies)
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "ahead", lambda make, orders: ((order, make(order)) for order in orders))
+    model, _ = train(step, tmp_path)
+    assert json.loads(json.dumps(left_behind(model, tmp_path))) == whole[step][0]
 
 
 def test_checkpoints_come_no_more_often_than_asked(tmp_path, monkeypatch):
