@@ -50,6 +50,8 @@ class Question:
         object.__setattr__(self, "params", tuple(sorted((str(name), _plain(value)) for name, value in params)))
         if not self.messages or not self.model:
             raise ValueError("a question needs a model and at least one message")
+        if bad := {"model", "messages", "stream", "n"} & dict(self.params).keys():
+            raise ValueError(f"parameter {', '.join(sorted(bad))}: not allowed here; for several answers ask with variant 0, 1, ...")
         try:
             "".join(content for _, content in self.messages).encode()
         except UnicodeEncodeError as error:
