@@ -80,7 +80,7 @@ def _chooser(
     who = writer.name if writer and (model == "exp" or same_au_captions) else "rule"
     own = {"au": _halves(captions, "au", "label", who), "emotion": _halves(captions, "emotion", "label")}
     instead = getattr(writer, "fallback", "") if own["au"] and who != "rule" else ""  # whoever wrote what the writer could not
-    own["au"] = (_halves(captions, "au", "label", instead) if instead else {}) | own["au"]
+    own["au"] = _halves(captions, "au", "label", instead) | own["au"] if instead else own["au"]
     guessed = {aspect: _halves(table, aspect, "pseudo") for aspect, table in pseudo.items()}
 
     def half(record: str, aspect: str, label: object) -> Half:
@@ -91,7 +91,7 @@ def _chooser(
             return readable(guessed[aspect].get(record), aspect)
         if aspect == "au" and not label:
             return Half(NO_AU_CAPTION, "", "rule")
-        if record not in own[aspect] and aspect == "au" and instead:
+        if record not in own[aspect] and aspect == "au" and instead == "leave":
             raise Unusable(f"no AU caption by {who!r} was accepted")
         if record not in own[aspect]:
             by = f" by writer {who!r}" if aspect == "au" else ""
@@ -127,12 +127,12 @@ def training_captions(
         kinds = [kind for kind, label in labels.items() if label is not None]
         if not kinds:
             continue
-        if model == "mix":
-            rows += [_row(row.id, kind, model, half(row.id, kind, labels[kind]), seed=seed) for kind in kinds]
-            continue
         try:
-            au, emotion = (half(row.id, kind, label) for kind, label in labels.items())
-            pairs.append((row, au, emotion))
+            if model == "mix":
+                rows += [_row(row.id, kind, model, half(row.id, kind, labels[kind])) for kind in kinds]
+            else:
+                au, emotion = (half(row.id, kind, label) for kind, label in labels.items())
+                pairs.append((row, au, emotion))
         except Unusable as reason:
             dropped.append((row.id, row.dataset, row.split, str(reason), reason.text))
     for (row, au, emotion), one in zip(pairs, _joined(model, pairs, writer, seed), strict=True):

@@ -44,8 +44,8 @@ REASONS = {
 _LETTER = r"[^\W\d_]"
 _AU = re.compile(rf"(?<!{_LETTER})AUs?(?!{_LETTER})|\baction[\s-]+units?\b", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(?:sorry|apologi[sz]e|as an ai|(?:language|ai) model|"
-                      r"i(?: am|['\u2019]m)(?: not able| unable)|i (?:can(?:not|['\u2019]t| not)|could not|won['\u2019]t|will not|do not|don['\u2019]t))\b",
-                      re.IGNORECASE)
+                      r"i(?: am|['\u2019]m)(?: not able| unable)|"
+                      r"i (?:can(?:not|['\u2019]t| not)|could not|won['\u2019]t|will not|do not|don['\u2019]t))\b", re.IGNORECASE)
 
 
 def rejection(
