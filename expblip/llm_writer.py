@@ -319,7 +319,8 @@ def figures(
     place: str,  # what the figures' names begin with, such as "synthesize/llm"
 ) -> list[dict[str, Any]]:  # rows of results.json
     "What was asked, what it took and what was accepted, flat."
-    meaning = {"images": "captions wanted of the chat model", "prompts": "distinct prompts", "questions": "questions, variants and repetitions included",
+    meaning = {"images": "captions wanted of the chat model", "prompts": "distinct prompts",
+               "questions": "questions, variants and repetitions included",
                "replies": "replies, recorded ones included", "prompt_tokens": "tokens of the prompts of all replies",
                "completion_tokens": "tokens of all replies"}
     flat = []
@@ -327,5 +328,6 @@ def figures(
         flat += [{"name": f"{place}/{name}", "value": int(row[name]), "meaning": text} for name, text in meaning.items()]
     for row in acceptance(writer).to_dict("records"):
         text = "accepted" if row["verdict"] == "accepted" else f"rejected: {row['verdict']}"
-        flat.append({"name": f"{place}/{row['verdict'].replace(' ', '_')}", "value": round(row["share"], 6), "meaning": f"share of the questions, {text}"})
+        name = row["verdict"].replace(" ", "_")
+        flat.append({"name": f"{place}/{name}", "value": round(row["share"], 6), "meaning": f"share of the questions, {text}"})
     return flat
