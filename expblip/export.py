@@ -49,9 +49,7 @@ def item(
     image: str,  # path of its picture, relative
     question: str,  # what is asked for in a conversation
 ) -> dict[str, Any]:
-    "One caption in one format; ValueError for an unknown one."
-    if style not in FORMATS:
-        raise ValueError(f"unknown format {style!r}: expected one of {', '.join(FORMATS)}")
+    "One caption in one format."
     if style == "captions":
         return {"image": image, "caption": caption["text"], "image_id": short_id(caption["record"])}
     said = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": caption["text"]}]
@@ -126,7 +124,9 @@ def export(
     instructions: Mapping[str, str] = INSTRUCTIONS,  # aspect -> what is asked for
 ) -> dict[str, int]:  # file -> items
     "Write captions as JSON lists with their pictures, and `about.json`; ValueError names a caption without record or instruction."
-    folder, target = Path(folder), Path(target)
+    folder, target, formats = Path(folder), Path(target), list(formats)
+    if unknown := set(formats) - set(FORMATS):
+        raise ValueError(f"unknown format {', '.join(sorted(unknown))}: expected some of {', '.join(FORMATS)}")
     known = {row.id: (row.image, row.split) for row in records.itertuples(index=False)}
     said = captions[captions["text"] != ""]  # a model may have said nothing
     if lost := [record for record in said["record"] if record not in known]:

@@ -320,7 +320,8 @@ def test_the_other_writers_come_from_the_same_parameter():
 
 @pytest.mark.parametrize("settings, words", [
     ({"fallback": "gpt"}, "expected one of grammar, rule, leave"), ({"unanswered": "no"}, "expected one of stop, fallback"),
-    ({"variants": 0}, "at least 1"), ({"attempts": 0}, "at least 1"), ({"temperature": 0}, "3 times the same reply"), ({"limit_name": "n"}, "max_completion_tokens")])
+    ({"variants": 0}, "at least 1"), ({"attempts": 0}, "at least 1"),
+    ({"temperature": 0}, "3 times the same reply"), ({"limit_name": "n"}, "max_completion_tokens")])
 def test_settings_that_make_no_sense(settings, words):
     with pytest.raises(ValueError, match=words):
         LLMWriter(Fake(), "m", **settings)
