@@ -81,6 +81,7 @@ class LLMWriter:
     limit_name: str = "max_tokens"  # how the server calls that; newer models say max_completion_tokens
     au_template: Template = AU_PROMPT
     fusion_template: Template = FUSION_PROMPT
+    price: Price | None = None  # of the model, to tell what the captions cost
     name: str = field(default="llm", init=False)
     asked: list[Asked] = field(default_factory=list, init=False, repr=False)  # everything, in order
     images: Counter[str] = field(default_factory=Counter, init=False, repr=False)  # aspect -> captions wanted
@@ -213,8 +214,7 @@ def _written(writer: LLMWriter, one: Asked, instead: Callable[[], str | None]) -
 # %% ../nbs/api/llm_writer.ipynb #e839620b
 def usage(
     writer: LLMWriter,  # after it has written
-    cost: Callable[[float, float], float] | None = None,  # dollars of (prompt, completion) tokens, such as `prices.price(model).cost`
-) -> pd.DataFrame:  # a row an aspect: images, prompts, questions, bought, tokens and, with `cost`, dollars
+) -> pd.DataFrame:  # a row an aspect: images, prompts, questions, replies, bought, tokens and, with a price, dollars
     "How much was asked for how many images, and what it took."
     import pandas as pd
 
@@ -227,7 +227,8 @@ def usage(
         row |= {"questions": len(mine), "replies": len(got), "bought": len(bought)}
         for name, some in (("", got), ("bought_", bought)):
             tokens = sum(reply.prompt_tokens for reply in some), sum(reply.completion_tokens for reply in some)
-            row |= {f"{name}prompt_tokens": tokens[0], f"{name}completion_tokens": tokens[1]} | ({f"{name}dollars": cost(*tokens)} if cost else {})
+            row |= {f"{name}prompt_tokens": tokens[0], f"{name}completion_tokens": tokens[1]}
+            row |= {f"{name}dollars": writer.price.cost(*tokens)} if writer.price else {}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -280,7 +281,9 @@ class PriceFirst:
         print(estimate(questions, self.price, self.store))
         if self.asker is None:
             raise Stopped("dry run: nobody was asked", "dry run")
-        return self.asker.ask(questions)
+        answers = self.asker.ask(questions)
+        print(getattr(self.asker, "last", ""))  # what a client says of calls, retries and cost
+        return answers
 
 # %% ../nbs/api/llm_writer.ipynb #761c2c10
 def stage_writer(
@@ -290,16 +293,17 @@ def stage_writer(
     "The writer that the parameters ask for; KeyError for a model without a price."
     if cfg.writer != "llm":
         return synthesis.writer(cfg.writer)
-    store = ReplyStore(Path(root) / cfg.replies)
+    from expblip.prices import price, read_prices
+
+    store, table, line = ReplyStore(Path(root) / cfg.replies), Path(root) / "data" / "prices.csv", cfg.price or cfg.llm_model
     asker: Asker = Replay(store)
     if cfg.base_url or cfg.dry_run:
         from expblip.chat import ChatClient
-        from expblip.prices import price
 
-        cost = price(cfg.price or cfg.llm_model, Path(root) / "data" / "prices.csv")
+        cost = price(line, table)
         asker = PriceFirst(None if cfg.dry_run else ChatClient(store, cfg.base_url, cost, cfg.budget), cost, store)
     return LLMWriter(asker, cfg.llm_model, cfg.variants, cfg.temperature, cfg.attempts, cfg.fallback, cfg.strict_aus, cfg.unanswered,
-                     cfg.reply_tokens, cfg.limit_name)
+                     cfg.reply_tokens, cfg.limit_name, price=read_prices(table).get(line) if table.is_file() else None)
 
 # %% ../nbs/api/llm_writer.ipynb #203eac35
 def facts(
@@ -322,10 +326,9 @@ def figures(
     meaning = {"images": "captions wanted of the chat model", "prompts": "distinct prompts",
                "questions": "questions, variants and repetitions included",
                "replies": "replies, recorded ones included", "prompt_tokens": "tokens of the prompts of all replies",
-               "completion_tokens": "tokens of all replies"}
-    flat = []
-    for row in usage(writer).to_dict("records"):
-        flat += [{"name": f"{place}/{name}", "value": int(row[name]), "meaning": text} for name, text in meaning.items()]
+               "completion_tokens": "tokens of all replies", "dollars": "what all replies cost at the price of the table, US dollars"}
+    flat = [{"name": f"{place}/{name}", "value": round(float(row[name]), 6), "meaning": text}
+            for row in usage(writer).to_dict("records") for name, text in meaning.items() if name in row]
     for row in acceptance(writer).to_dict("records"):
         text = "accepted" if row["verdict"] == "accepted" else f"rejected: {row['verdict']}"
         name = row["verdict"].replace(" ", "_")

@@ -125,7 +125,7 @@ def test_both_stages_live_and_then_from_the_recording_alone(project, address, mo
     assert KEY not in capsys.readouterr().out and not [path for path, data in files.items() if KEY.encode() in data]
     # and once more without key and server
     monkeypatch.delenv("OPENAI_API_KEY")
-    offline = live | {"base_url": None, "price": None}
+    offline = live | {"base_url": None}
     play("20_synthesize", **SYNTHESIZE, **offline)
     play("60_fuse", **FUSE, **offline)
     assert len(Server.calls) == asked

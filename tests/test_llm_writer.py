@@ -267,21 +267,22 @@ def test_facts_for_the_manifest():
 
 def test_usage_counts_images_prompts_questions_and_tokens(tmp_path):
     store = ReplyStore(tmp_path)
-    first = LLMWriter(Fake(lambda question: Fake.well(question) if question.attempt else "AU", store), "m", 1)
+    first = LLMWriter(Fake(lambda question: Fake.well(question) if question.attempt else "AU", store), "m", 1, price=Price("m", 1e6, 1e7))
     records = table([[12]] * 5 + [[4]] * 2 + [[]])
     caption_table(records, first)
-    row = usage(first, lambda prompt, completion: prompt + 10 * completion).iloc[0].to_dict()
+    row = usage(first).iloc[0].to_dict()
     assert {name: row[name] for name in ("images", "prompts", "questions", "replies", "bought")} == {
         "images": 7, "prompts": 2, "questions": 4, "replies": 4, "bought": 4}
     assert (row["prompt_tokens"], row["completion_tokens"], row["dollars"], row["bought_dollars"]) == (400, 80, 1200, 1200)
-    second = LLMWriter(Replay(store), "m", 1)
+    second = LLMWriter(Replay(store), "m", 1, price=first.price)
     caption_table(records, second)
-    row = usage(second, lambda prompt, completion: prompt + 10 * completion).iloc[0]
+    row = usage(second).iloc[0]
     assert (row["replies"], row["bought"], row["dollars"], row["bought_dollars"]) == (4, 0, 1200, 0)
     verdicts = acceptance(first).set_index("verdict")
     assert verdicts["share"].to_dict() == {"accepted": .5, "says AU": .5} and verdicts["first"].to_dict() == {"accepted": 0, "says AU": 1}
     named = {entry["name"]: entry["value"] for entry in figures(first, "s/llm")}
     assert named["s/llm/images"] == 7 and named["s/llm/prompts"] == 2 and named["s/llm/says_AU"] == .5
+    assert named["s/llm/dollars"] == 1200 and "dollars" not in usage(LLMWriter(Fake(), "m"))
 
 
 def test_the_price_comes_first_and_a_dry_run_asks_nobody(tmp_path, capsys):
