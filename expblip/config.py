@@ -157,6 +157,10 @@ STAGES: dict[str, dict[str, Knob]] = {
         "vocab": _count("tokens of the vocabulary", 1024, low=300, high=65536),
         "width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48),
         "precision": PRECISION},
+    "chat": {
+        "conversations": _count("prompts with replies by the grammar", low=1), "steps": _count("updates"), "batch": _count("conversations an update", low=1),
+        "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), "width": _count("hidden size", 192, low=8, high=4096),
+        "layers": _count("transformer layers", 4, low=1, high=48), "precision": PRECISION},
     "blip2": {
         "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
         "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
@@ -265,7 +269,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
         if values["variants"] > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
-    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width")) if place == stage):
+    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")
     return faults
