@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expblip import llm_writer
@@ -19,6 +19,8 @@ from expblip.prompts import AU_PROMPT, FUSION_PROMPT, Template
 from expblip.records import check_captions, check_records
 from expblip.replies import Failure, MissingReplies, Replay, Reply, ReplyStore, Stopped
 from expblip.synthesis import GrammarWriter, caption_table, concatenate, dice, write_actions, write_fusions, writer
+
+calm = settings(deadline=None)  # a busy machine is no fault
 
 GRAMMAR = GrammarWriter()
 
@@ -76,6 +78,7 @@ def own(captions):
 
 # ---------------------------------------------------------------- asked once
 
+@calm
 @given(st.lists(st.sets(st.sampled_from(list(AUS)[:5]), max_size=2), min_size=1, max_size=40), st.integers(1, 4), st.integers(0, 99))
 def test_distinct_sets_are_asked_once_for_each_variant(faces, variants, seed):
     fake = Fake()
