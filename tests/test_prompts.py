@@ -8,6 +8,7 @@ from expblip.facs import AUS
 from expblip.prompts import AU_PROMPT, FUSION_PROMPT, Template, au_prompt
 
 calm = settings(deadline=None)  # a busy machine is no fault
+TEXT = st.text(alphabet=st.characters(exclude_characters="{}", codec="utf-8"))
 
 
 def test_prompts_are_the_papers():
@@ -33,7 +34,7 @@ def test_a_set_of_aus_is_one_prompt(aus, chance):
 
 
 @calm
-@given(st.text(alphabet=st.characters(exclude_characters="{}", codec="utf-8")), st.text(alphabet=st.characters(exclude_characters="{}", codec="utf-8")))
+@given(TEXT, TEXT)
 def test_the_hash_follows_the_text(first, second):
     assert (Template("t", first).hash == Template("u", second).hash) == (first == second)
 
