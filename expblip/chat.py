@@ -252,7 +252,8 @@ class _Run:
         if price is not None:
             tally.cost += note.unsure * once + (price.cost(*paid) if any(paid) else once * isinstance(result, Reply))
         if self.client.budget is not None:
-            self.held, self.flying = self.held - once * (self.client.max_retries + 1), self.flying - 1
+            self.flying -= 1
+            self.held = self.held - once * (self.client.max_retries + 1) if self.flying else 0.0
             async with self.room:
                 self.room.notify_all()
 

@@ -123,6 +123,7 @@ WRITER = {
     "strict_aus": Knob(bool, "also reject what adds or drops AUs or emotions, as our parser reads it", False),
     "reply_tokens": _count("longest reply of the chat model", 256, low=1, high=100_000),
     "limit_name": Knob(str, "how the server calls that", "max_tokens", choices=("max_tokens", "max_completion_tokens")),
+    "batch_api": Knob(bool, "through the Batch API: cheaper, and done within a day", False),
     "budget": Knob(float, "US dollars that may be paid, at most", 0.0, low=0),
     "price": Knob(str, "a line of data/prices.csv (local: free); an empty text: the line of the model asked", ""),
     "dry_run": Knob(bool, "say what asking would cost, ask nobody, and end", False),

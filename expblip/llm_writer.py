@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -265,9 +265,10 @@ def rejected(
 class PriceFirst:
     "An asker that says what questions will cost before another asks them; Stopped in a dry run."
 
-    asker: Asker | None = field(repr=False)  # who asks; None: a dry run
+    asker: Any = field(repr=False)  # who asks: a ChatClient or BatchClient, or another Asker; None: a dry run
     price: Price  # of the model
     store: ReplyStore  # where replies are kept
+    batch: bool = False  # through the Batch API, whose client keeps a budget for one list of questions: what is spent is taken off it
     questions: list[Question] = field(default_factory=list, init=False, repr=False)  # all so far
 
     def ask(
@@ -278,11 +279,16 @@ class PriceFirst:
         from expblip.prices import estimate
 
         self.questions += questions
-        print(estimate(questions, self.price, self.store))
+        print(estimate(questions, self.price, self.store, batch=self.batch))
         if self.asker is None:
             raise Stopped("dry run: nobody was asked", "dry run")
+        new = {question.key for question in questions if question.key not in self.store}
         answers = self.asker.ask(questions)
         print(getattr(self.asker, "last", ""))  # what a client says of calls, retries and cost
+        answers = [replace(one, stored=one.key not in new) if isinstance(one, Reply) else one for one in answers]
+        if self.batch and self.asker.budget is not None:
+            bought = {one.key: one for one in answers if isinstance(one, Reply) and not one.stored}
+            self.asker.budget -= sum(self.price.cost(one.prompt_tokens, one.completion_tokens, batch=True) for one in bought.values())
         return answers
 
 # %% ../nbs/api/llm_writer.ipynb #761c2c10
@@ -290,7 +296,7 @@ def stage_writer(
     cfg: Any,  # a stage's resolved parameters: writer, llm_model, base_url, replies, variants, ...
     root: str | Path = ".",  # the project's folder
 ) -> Writer:
-    "The writer that the parameters ask for; KeyError for a model without a price."
+    "The writer that the parameters ask for; PriceError for a model that is to be asked and has no price."
     if cfg.writer != "llm":
         return synthesis.writer(cfg.writer)
     from expblip.prices import price, read_prices
@@ -298,10 +304,13 @@ def stage_writer(
     store, table, line = ReplyStore(Path(root) / cfg.replies), Path(root) / "data" / "prices.csv", cfg.price or cfg.llm_model
     asker: Asker = Replay(store)
     if cfg.base_url or cfg.dry_run:
+        from expblip.batches import BatchClient
         from expblip.chat import ChatClient
 
         cost = price(line, table)
-        asker = PriceFirst(None if cfg.dry_run else ChatClient(store, cfg.base_url, cost, cfg.budget), cost, store)
+        client = (BatchClient(store, store.path.parent / "batches" / cfg.out.replace("/", "-"), cfg.base_url, cost, cfg.budget) if cfg.batch_api else
+                  ChatClient(store, cfg.base_url, cost, cfg.budget))
+        asker = PriceFirst(None if cfg.dry_run else client, cost, store, cfg.batch_api)
     return LLMWriter(asker, cfg.llm_model, cfg.variants, cfg.temperature, cfg.attempts, cfg.fallback, cfg.strict_aus, cfg.unanswered,
                      cfg.reply_tokens, cfg.limit_name, price=read_prices(table).get(line) if table.is_file() else None)
 

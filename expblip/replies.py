@@ -221,7 +221,7 @@ class ReplyStore:
         reply: Reply,  # what came; its key must be the question's
     ) -> Reply:  # the reply that the file now holds: an earlier one if there was one
         "Append a reply; ValueError when it answers another question."
-        if reply.key != question.key:
+        if (reply.key, reply.asked_model) != (question.key, question.model):
             raise ValueError(f"the reply {reply.key[:12]}... answers another question than {question.key[:12]}...")
         with self._mutex, _locked(self.path) as file:
             self._catch_up(file)

@@ -23,7 +23,8 @@ def tidy(
     reply: str,  # as the model wrote it
 ) -> str:  # one line, without a leading label and enclosing quotes
     "A reply as a caption."
-    text = "".join(letter for letter in " ".join(reply.split()) if letter.isprintable())
+    text = " ".join(reply.split())
+    text = text if text.isprintable() else "".join(filter(str.isprintable, text))
     text = _LABEL.sub("", text.strip())
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and not {text[0], text[-1]} & set(text[1:-1]):
         text = text[1:-1].strip()

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expblip.comparing import MEANING, compare, distinct, measures, words
@@ -13,9 +13,12 @@ from expblip.llm_writer import LLMWriter
 from expblip.replies import Reply
 from expblip.synthesis import GrammarWriter, caption_table, dice, writer
 
+calm = settings(deadline=None)  # a busy machine is no fault
+
 TEXTS = st.lists(st.text(alphabet="ab .,", max_size=12), max_size=6)
 
 
+@calm
 @given(TEXTS, st.integers(1, 4))
 def test_distinct_is_a_share(texts, n):
     share = distinct(texts, n)
@@ -32,6 +35,7 @@ def test_distinct_by_hand():
     assert distinct(["ab", "cd"], 2) != 1  # n-grams do not reach over captions
 
 
+@calm
 @given(st.lists(st.tuples(st.sets(st.sampled_from(list(AUS)), max_size=4), st.sets(st.sampled_from(list(AUS)), max_size=4)), min_size=1, max_size=8))
 def test_adds_and_drops_are_counted(faces):
     texts = [GrammarWriter().au_caption(sorted(said), dice(i)) for i, (said, _) in enumerate(faces)]

@@ -140,6 +140,22 @@ def test_the_price_is_said_and_nobody_asked(project, address, capsys):
     assert "dry run" in json.loads((project / "outputs/synthesize/absent.json").read_text())["reason"]
 
 
+def test_the_same_parameters_choose_how_it_is_asked(project):
+    from expblip.config import stage_config
+    from expblip.llm_writer import stage_writer
+    given = {"writer": "llm", "llm_model": "gpt-4o-mini", "base_url": "http://127.0.0.1:9/v1", "budget": 2.5, "out": "outputs/run/shared/synthesize"}
+    one, many = (stage_writer(stage_config("synthesize", device="cpu", batch_api=batch, **given), project).asker for batch in (False, True))
+    assert [type(ask.asker).__name__ for ask in (one, many)] == ["ChatClient", "BatchClient"]
+    assert one.asker.budget == many.asker.budget == 2.5 and one.asker.price == many.asker.price == many.price and many.batch
+    assert Path(many.asker.folder) == project / "outputs/replies/batches/outputs-run-shared-synthesize"
+
+
+def test_a_model_without_a_price_is_not_asked(project):
+    from expblip.prices import PriceError
+    with pytest.raises(PriceError, match="no price for model 'tiny'"):
+        play("20_synthesize", **SYNTHESIZE, writer="llm", llm_model="tiny", base_url="http://127.0.0.1:9/v1")
+
+
 def test_without_a_budget_nothing_is_paid(project, address):
     from expblip.replies import Stopped
     with pytest.raises(Stopped, match="budget of 0 dollars"):

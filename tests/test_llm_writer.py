@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expblip import llm_writer
@@ -19,6 +19,8 @@ from expblip.prompts import AU_PROMPT, FUSION_PROMPT, Template
 from expblip.records import check_captions, check_records
 from expblip.replies import Failure, MissingReplies, Replay, Reply, ReplyStore, Stopped
 from expblip.synthesis import GrammarWriter, caption_table, concatenate, dice, write_actions, write_fusions, writer
+
+calm = settings(deadline=None)  # a busy machine is no fault
 
 GRAMMAR = GrammarWriter()
 
@@ -76,6 +78,7 @@ def own(captions):
 
 # ---------------------------------------------------------------- asked once
 
+@calm
 @given(st.lists(st.sets(st.sampled_from(list(AUS)[:5]), max_size=2), min_size=1, max_size=40), st.integers(1, 4), st.integers(0, 99))
 def test_distinct_sets_are_asked_once_for_each_variant(faces, variants, seed):
     fake = Fake()
@@ -295,6 +298,27 @@ def test_the_price_comes_first_and_a_dry_run_asks_nobody(tmp_path, capsys):
     assert [question.key for question in fake.questions] == [question.key for question in plan.questions]
 
 
+def test_a_batch_is_bought_once_and_its_budget_is_for_all_rounds(tmp_path, capsys):
+    "A batch client answers from the store and keeps a budget for each list: what a round spent is not there for the next."
+    class Batch(Fake):
+        budgets: list[float] = []
+        budget = 1000.0
+
+        def ask(self, questions):
+            self.budgets.append(self.budget)
+            return [self.store.get(reply.key) for reply in super().ask(questions)]
+    store = ReplyStore(tmp_path)
+    client = Batch(lambda question: Fake.well(question) if question.attempt else "AU", store)
+    cost = Price("m", 1e6, 1e7, batch=.5)
+    author = LLMWriter(PriceFirst(client, cost, store, batch=True), "m", 1)
+    author.au_caption([4], dice(0))
+    assert client.budgets == [1000, 850] and client.budget == 700  # half of 100 + 200 dollars, twice
+    assert usage(author)["bought"].item() == 2
+    again = LLMWriter(PriceFirst(client, cost, store, batch=True), "m", 1)
+    again.au_caption([4], dice(0))
+    assert client.budget == 700 and usage(again)["bought"].item() == 0
+
+
 # ---------------------------------------------------------------- recorded and replayed
 
 def test_a_recording_replays_to_the_same_bytes_without_a_socket(tmp_path, monkeypatch):
@@ -305,7 +329,8 @@ def test_a_recording_replays_to_the_same_bytes_without_a_socket(tmp_path, monkey
     monkeypatch.setattr(socket, "socket", lambda *args, **more: pytest.fail("a socket was opened"))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     cfg = SimpleNamespace(writer="llm", llm_model="fake", base_url="", replies="replies", variants=3, temperature=1.0, attempts=3, fallback="grammar",
-                          unanswered="stop", strict_aus=False, reply_tokens=256, limit_name="max_tokens", budget=0.0, price="", dry_run=False)
+                          unanswered="stop", strict_aus=False, reply_tokens=256, limit_name="max_tokens", budget=0.0,
+                          price="", batch_api=False, dry_run=False, out="outputs/x")
     offline = stage_writer(cfg, tmp_path)
     again = caption_table(records, offline, 3)
     pd.testing.assert_frame_equal(first, again)

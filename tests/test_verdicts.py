@@ -3,13 +3,15 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expblip.facs import AUS, COMPOUNDS, EMOTIONS, NO_AU_CAPTION, Parsed, emotion, rule_caption
 from expblip.records import MAX_TEXT, check_captions
 from expblip.synthesis import GrammarWriter, dice, infer
 from expblip.verdicts import REASONS, Drift, drift, rejection, tidy
+
+calm = settings(deadline=None)  # a busy machine is no fault
 
 GRAMMAR = GrammarWriter()
 FACES = st.sets(st.sampled_from(list(AUS)), max_size=8)
@@ -23,22 +25,26 @@ def put(word: str, text: str, where: float) -> str:
     return " ".join(words)
 
 
+@calm
 @given(CAPTIONS)
 def test_captions_of_grammar_and_paper_pass(text):
     assert rejection(text) == rejection(NO_AU_CAPTION) == "" and tidy(text) == text
 
 
+@calm
 @given(FACES.filter(bool))
 def test_rule_captions_pass(aus):
     assert rejection(rule_caption(aus)) == ""
 
 
+@calm
 @given(st.sampled_from(list(AUS)), st.lists(st.sampled_from(EMOTIONS), min_size=1, max_size=3, unique=True), st.integers(0, 999))
 def test_fused_captions_pass_and_are_no_action_captions(number, named, seed):
     text = infer([number], named, seed)
     assert (rejection(text, actions_only=False), rejection(text)) == ("", "names an emotion")
 
 
+@calm
 @given(CAPTIONS, st.sampled_from(["AU", "au", "AUs", "AU12", "AU 12", "AU-4", "AU_25", "(AU1)", "AU12:", "'AU'", "AU4+7", "AU12L", "Action Unit",
                                   "action units", "action-unit"]), st.floats(0, 1), st.booleans())
 def test_the_word_au_is_found_wherever_it_stands(text, word, where, actions_only):
@@ -53,6 +59,7 @@ def test_words_that_only_contain_it_pass(word):
 WORDS = [*EMOTIONS, "happy", "sad", "angry", "surprised", "fearful", "afraid", "disgusted", "contemptuous", "neutral", "joy", "grief", *COMPOUNDS]
 
 
+@calm
 @given(CAPTIONS, st.sampled_from(WORDS), st.sampled_from(["{}", "({})", "{},", '"{}"']), st.floats(0, 1), st.booleans())
 def test_an_emotion_is_found_wherever_it_stands(text, word, around, where, upper):
     text = put(around.format(word.upper() if upper else word), text, where)
@@ -75,17 +82,20 @@ def test_the_server_says_that_it_refuses(finish):
     assert rejection("", finish) == rejection("The jaw is dropped.", finish) == "refusal"
 
 
+@calm
 @given(st.text(alphabet=st.characters(categories=["Z", "P", "S", "N", "C"])))
 def test_a_reply_without_a_letter_is_empty(text):
     assert rejection(tidy(text)) == "empty"
 
 
+@calm
 @given(CAPTIONS)
 def test_a_reply_that_ran_into_the_limit_is_cut_off(text):
     assert rejection(text, "length") == "cut off"
     assert rejection(text * (MAX_TEXT // len(text) + 1)) == "too long"
 
 
+@calm
 @given(st.text())
 def test_what_is_accepted_is_a_caption_of_the_records_room(reply):
     import pandas as pd
@@ -97,6 +107,7 @@ def test_what_is_accepted_is_a_caption_of_the_records_room(reply):
         text.encode()
 
 
+@calm
 @given(st.text(), st.sampled_from(["stop", "length", "content_filter", "tool_calls", ""]), st.booleans())
 def test_a_verdict_is_always_one_of_the_list(text, finish, actions_only):
     assert rejection(text, finish, actions_only) in {"", *REASONS}
@@ -111,6 +122,7 @@ def test_tidy(reply, text):
     assert tidy(reply) == text
 
 
+@calm
 @given(FACES, FACES, st.integers(0, 10**6))
 def test_drift_is_the_difference(said, asked, seed):
     change = drift(GRAMMAR.au_caption(sorted(said), random.Random(seed)), Parsed(frozenset(asked)))
