@@ -159,7 +159,8 @@ STAGES: dict[str, dict[str, Knob]] = {
         "width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48),
         "precision": PRECISION},
     "chat": {
-        "conversations": _count("prompts with replies by the grammar", low=1), "steps": _count("updates"), "batch": _count("conversations an update", low=1),
+        "conversations": _count("prompts with replies by the grammar", low=1), "steps": _count("updates"),
+        "batch": _count("conversations an update", low=1),
         "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), "width": _count("hidden size", 192, low=8, high=4096),
         "layers": _count("transformer layers", 4, low=1, high=48), "precision": PRECISION},
     "blip2": {
