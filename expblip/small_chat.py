@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .facs import EMOTIONS, emotion_caption, rule_caption
+from .facs import EMOTIONS, NO_AU_CAPTION, emotion_caption, rule_caption
 from .faces import DRAWN_AUS
 from .prompts import AU_PROMPT, FUSION_PROMPT, Template, au_prompt
 from .synthesis import describe_actions, fuse
@@ -33,7 +33,7 @@ def conversation(
     if rng.random() < 2 / 3:
         return au_prompt(aus), describe_actions(aus, rng)
     while True:
-        told = (rng.random() < 0.3 and rule_caption(aus)) or describe_actions(aus, rng)
+        told = NO_AU_CAPTION if (dice := rng.random()) < 0.1 else (dice < 0.4 and rule_caption(aus)) or describe_actions(aus, rng)
         felt = emotion_caption(rng.sample(EMOTIONS, 1 + (rng.random() < 0.2)))
         try:
             return FUSION_PROMPT.fill(au_text=told, emotion_text=felt), fuse(told, felt, rng)
@@ -99,6 +99,7 @@ def save_chat(
     "Write model and tokenizer as any server reads them; a reply ends at its newline."
     from expblip.lm import newline_id
 
-    model.generation_config.update(eos_token_id=newline_id(tok), pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id)
+    ends = {"eos_token_id": newline_id(tok), "pad_token_id": tok.pad_token_id, "bos_token_id": tok.bos_token_id}
+    model.generation_config.update(do_sample=True, **ends)  # without sampling a server is greedy at any temperature
     model.save_pretrained(folder)
     tok.save_pretrained(folder)
