@@ -37,12 +37,13 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest lint types export clean-nbs readme site drawn-blip2 bench hooks
+.PHONY: help env paper test nbtest pytest lint types export clean-nbs readme site drawn-blip2 replies bench hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
 	@echo "make env | export | clean-nbs | readme | lint | types | bench | hooks"
 
@@ -102,6 +103,11 @@ site: env
 drawn-blip2: env
 	$(PY) -m expblip.pipeline run --run drawn-blip2 --scale $(SCALE) --only blip2 $(if $(DEVICE),--device $(DEVICE)) $(foreach p,$(P),-p "$(p)")
 	$(PY) tools/ship_blip2.py outputs/drawn-blip2/shared/blip2 data/drawn-blip2
+
+replies: env
+	$(PY) -m expblip.pipeline run --run small-chat --scale $(SCALE) --only chat $(if $(DEVICE),--device $(DEVICE))
+	rm -rf data/replies
+	$(PY) tools/record_replies.py outputs/small-chat/shared/chat data/replies
 
 bench: env
 	$(PY) benchmarks/import_time.py
