@@ -22,7 +22,8 @@ def main(model: str, replies: str) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        command = [str(Path(sys.executable).parent / "transformers"), "serve", f"./{NAME}", "--device", "cpu", "--port", str(port), "--default-seed", "0"]
+        command = [str(Path(sys.executable).parent / "transformers"), "serve", f"./{NAME}", "--device", "cpu"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--default-seed", "0"]
         with open(Path(place) / "log", "w+") as log:
             server = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
             try:
