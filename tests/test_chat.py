@@ -330,6 +330,24 @@ def test_canary_key(tmp_path):
     assert len(searched) == 3 and [p.name for p in searched if CANARY.encode() in p.read_bytes()] == []
     assert "your key is Bearer ***" in (tmp_path / "run" / "replies.jsonl").read_text()
 
+def test_canary_key_in_a_notebook(tmp_path, monkeypatch):
+    "An executed notebook that shows the client, its replies and two failures, in text and traceback."
+    import nbformat
+    from nbclient import NotebookClient
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    told = status(401, "bad {key}")
+    with ChatServer({"echo": ["echo"], "no": [told], "never": [told]}) as server:
+        cells = [f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom test_chat import ask\nfrom expblip.chat import ChatClient",
+                 f"one = ChatClient({str(tmp_path / 'run')!r}, {server.url!r})\none, vars(one)", "one.ask([ask('echo')])",
+                 "await one.ask_async([ask('no')])", "one.ask([ask('never')])", "one, one.tally"]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        NotebookClient(notebook, timeout=120, allow_errors=True, kernel_name="python3").execute()
+        assert server.keys == {f"Bearer {CANARY}"} and server.total == 3
+    shown = nbformat.writes(notebook)
+    assert shown.count("Correct the key in OPENAI_API_KEY") >= 2 and "your key is Bearer ***" in shown and CANARY not in shown
+    assert CANARY.encode() not in (tmp_path / "run" / "replies.jsonl").read_bytes()
+
 def test_client_holds_no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     with ChatServer() as server:
