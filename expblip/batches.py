@@ -170,7 +170,12 @@ class BatchClient:
                 if fault:
                     raise Stopped(f"{fault}. Batches that were submitted go on; call again to go on.", "server")
         lost = {key: failures.get(key, Failure(key, "its batch holds no line for it", 1, "missing")) for key in asked}
-        return [self.store.get(question.key) or lost[question.key] for question in questions]  # type: ignore[union-attr]
+        return [self.kept.get(question.key) or lost[question.key] for question in questions]
+
+    @property
+    def kept(self) -> ReplyStore:
+        assert isinstance(self.store, ReplyStore)
+        return self.store
 
     def load(self) -> None:
         path = Path(self.folder) / "jobs.json"
@@ -182,7 +187,7 @@ class BatchClient:
     def write(self, asked: dict[str, Question]) -> None:
         "Files for what is neither in the store nor under way."
         waiting = {row["custom_id"] for job in self.jobs if job.status != "done" for row in read_rows(Path(self.folder) / job.file)}
-        left = [question for key, question in asked.items() if key not in waiting and key not in self.store]  # type: ignore[operator]
+        left = [question for key, question in asked.items() if key not in waiting and key not in self.kept]
         if self.budget is not None and self.price is not None and left:
             most = estimate(left, self.price, batch=True).most
             if most > self.budget:
@@ -247,7 +252,7 @@ class BatchClient:
                     if question := asked.get(row["custom_id"]):
                         result = read_row(row, question, self.base, self.accept)
                         if isinstance(result, Reply):
-                            self.store.add(question, result)  # type: ignore[union-attr]
+                            self.kept.add(question, result)
                         else:
                             failures[question.key] = result
             keys = {row["custom_id"] for row in read_rows(Path(self.folder) / job.file)}
@@ -255,6 +260,6 @@ class BatchClient:
                 failures |= {key: Failure(key, without_key(job.error or "the batch failed"), 1, "batch") for key in keys - failures.keys()}
             if keys <= asked.keys():  # else somebody else's answers are still in its files
                 job.status = "done"
-        self.store.sync()  # type: ignore[union-attr]
+        self.kept.sync()
         self.save()
         return failures

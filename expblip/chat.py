@@ -100,9 +100,9 @@ class ChatClient:
 
     def __post_init__(self) -> None:
         self.store = self.store if isinstance(self.store, ReplyStore) else ReplyStore(self.store)
-        for name in ("concurrency", "timeout", "deadline", "max_failures"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be more than 0")
+        for name, least in {"concurrency": 1, "timeout": 1e-3, "deadline": 1e-3, "max_failures": 1, "max_retries": 0}.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be at least {least:g}")
         if self.budget is not None and self.price is None:
             raise ValueError("a budget needs the price of the model (prices.price)")
 
@@ -153,10 +153,11 @@ class _Run:
     "One call of `ask`."
 
     def __init__(self, client: ChatClient, questions: Sequence[Question]):
+        assert isinstance(client.store, ReplyStore)
         self.client, self.store = client, client.store
         self.keys = [question.key for question in questions]
         asked = dict(zip(self.keys, questions))
-        self.results: dict[str, Reply | Failure] = {key: reply for key in asked if (reply := self.store.get(key))}  # type: ignore[union-attr]
+        self.results: dict[str, Reply | Failure] = {key: reply for key in asked if (reply := self.store.get(key))}
         self.left = {key: question for key, question in asked.items() if key not in self.results}
         self.tally = Tally(len(questions), len(asked), len(self.results))
         self.stop: tuple[str, str] | None = None  # kind and sentence
@@ -172,7 +173,7 @@ class _Run:
             if self.left:
                 await self.connect(iter(self.left.items()))
         finally:
-            self.store.sync()  # type: ignore[union-attr]
+            self.store.sync()
             self.tally.seconds = time.monotonic() - begin
             self.client.last, total = self.tally, self.client.tally
             for name, value in vars(self.tally).items():
@@ -211,7 +212,7 @@ class _Run:
             try:
                 result = await self.one(api, question, note)
                 if isinstance(result, Reply):
-                    self.store.add(question, result)  # type: ignore[union-attr]
+                    self.store.add(question, result)
                 self.results[key] = result
             finally:
                 await self.settle(question, note, result)

@@ -100,7 +100,7 @@ class Failure:
     key: str  # of the question
     reason: str  # one sentence
     calls: int = 0  # requests sent for it
-    kind: str = ""  # one word: time-out, connection, status, json, choices, ...
+    kind: str = ""  # time-out, deadline, connection, status 503, answer (what came is none), model, missing, ...
 
 
 class Stopped(RuntimeError):

@@ -59,7 +59,7 @@ def completion(asked: dict, text: str | None, finish: str = "stop", **more: Any)
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version, server = "HTTP/1.1", None
+    protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
     def log_message(self, *_): pass
 
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         data = json.dumps(good).encode()
         match what:
             case "ok": self.send(good)
-            case "slow": time.sleep(1.0); self.send(good)
+            case "slow": time.sleep(2.5); self.send(good)
             case "reset": self.abort()
             case "cut": self.send(data[:40], declared=len(data)); self.wfile.flush(); time.sleep(.02); self.abort()
             case "truncated": self.send(data[:-30])

@@ -96,23 +96,23 @@ def test_grid(tmp_path):
         assert [r.text for r, old in zip(again, results, strict=True) if isinstance(old, Reply)] == [r.text for r in results if isinstance(r, Reply)]
 
 def test_no_wait_is_long(tmp_path):
-    "A Retry-After that is negative, nan, infinite or past costs the usual pause of under a second and a half."
+    "A Retry-After that is negative, nan, infinite or past costs the usual short pause."
     faults = ["429 -5", "429 nan", "429 inf", "429 -inf", "429 past", "429 words", "503 nan"]
     with ChatServer({name: [AGAIN[name][0]] * 2 for name in faults}) as server:
         begin = time.monotonic()
         assert all(isinstance(r, Reply) for r in client(tmp_path, server).ask([ask(name) for name in ["first", *faults]]))
-        assert time.monotonic() - begin < 4
+        assert time.monotonic() - begin < 10
 
 def test_slow_and_trickle(tmp_path):
     "A time-out is repeated and counted as unsure; a trickle that never times out ends at the deadline."
     with ChatServer({"slow": ["slow"], "slower": ["slow"] * 9, "trickle": ["trickle"]}) as server:
-        one = client(tmp_path, server, timeout=.4, max_retries=1)
+        one = client(tmp_path, server, timeout=.8, max_retries=1)
         good, bad = one.ask([ask("slow"), ask("slower")])
         assert good.text == "reply to slow" and bad.kind == "time-out" and bad.calls == 2
         assert one.tally.calls == server.total == 4 and one.tally.unsure == 3
         begin = time.monotonic()
         two = client(tmp_path, server, deadline=.7)
-        assert two.ask([ask("trickle")])[0].kind == "deadline" and time.monotonic() - begin < 2
+        assert two.ask([ask("trickle")])[0].kind == "deadline" and time.monotonic() - begin < 5
         assert (two.tally.calls, two.tally.unsure) == (1, 1)
 
 def test_nobody_there(tmp_path):
@@ -143,15 +143,15 @@ def test_stops_at_the_first(tmp_path, name):
         assert stop.value.kind == kind and server.total == calls == one.tally.calls and len(stop.value.results) == 10_000
 
 def test_stops_in_the_middle(tmp_path):
-    "Those under way are waited for and kept; asked again, the rest is asked."
+    "A key that is revoked after 50 questions: nobody asks twice, what came is kept; asked again, the rest is asked."
     texts = [f"q {i}" for i in range(150)]
-    with ChatServer({"q 50": [status(401)]}) as server:
-        server.pause = .01
+    with ChatServer({f"q {i}": [status(401)] for i in range(50, 150)}) as server:
         one = client(tmp_path, server, concurrency=8)
         with pytest.raises(Stopped) as stop: one.ask([ask(t) for t in texts])
         replies = [r for r in stop.value.results if isinstance(r, Reply)]
-        assert 50 <= len(replies) == server.total - 1 == len(one.store) <= 50 + 8
-        assert all(isinstance(r, Reply) for r in one.ask([ask(t) for t in texts])) and server.total == 151
+        assert len(replies) == len(one.store) == 50 and 51 <= server.total <= 50 + 8
+        server.script, sent = {}, server.total
+        assert all(isinstance(r, Reply) for r in one.ask([ask(t) for t in texts])) and server.total - sent == 100
 
 def test_failures_in_a_row(tmp_path):
     with ChatServer({f"q {i}": [status(400, "unknown parameter")] for i in range(1000)}) as server:
@@ -166,7 +166,8 @@ def test_accepted_name(tmp_path):
         assert (reply.asked_model, reply.model) == ("tiny", "another-model")
 
 def test_settings_at_fault(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="concurrency=0"): ChatClient(tmp_path, concurrency=0)
+    with pytest.raises(ValueError, match="concurrency=0: must be at least 1"): ChatClient(tmp_path, concurrency=0)
+    with pytest.raises(ValueError, match="max_retries=-1"): ChatClient(tmp_path, max_retries=-1)
     with pytest.raises(ValueError, match="a budget needs the price"): ChatClient(tmp_path, budget=1)
     with pytest.raises(ValueError, match="must begin with http"): ChatClient(tmp_path, "localhost:1/v1").ask([ask("a")])
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -243,19 +244,22 @@ def test_budget_too_small_asks_nobody(tmp_path):
 
 def test_budget_is_for_all_calls_of_a_client(tmp_path):
     with ChatServer() as server:
-        one = client(tmp_path, server, price=Price("tiny", 1, 1), budget=.0008)
+        one = client(tmp_path, server, price=Price("tiny", 1, 1), budget=.0004)
         with pytest.raises(Stopped, match="budget"):
             for i in range(100): one.ask([ask(f"{i}")])
-        assert one.tally.cost <= .0008 and 5 < server.total < 30
+        assert one.tally.cost <= .0004 and 2 < server.total < 22
 
 # ---------------------------------------------------------------- killed
 
 ASK = textwrap.dedent("""
-    import sys; sys.path.insert(0, {tests!r})
+    import asyncio, os, sys; sys.path.insert(0, {tests!r})
     from test_chat import ask
     from expblip.chat import ChatClient
     url, store, concurrency = sys.argv[1:]
-    ChatClient(store, url, concurrency=int(concurrency), max_retries=0, show=False).ask([ask(f"q {{i}}") for i in range(60)])
+    one, questions = ChatClient(store, url, concurrency=int(concurrency), max_retries=0, show=False), [ask(f"q {{i}}") for i in range(60)]
+    async def cell(): one.ask(questions)
+    if "IN_A_LOOP" in os.environ: asyncio.new_event_loop().run_until_complete(cell())  # as a notebook does
+    else: one.ask(questions)
     """).format(tests=str(ROOT / "tests"))
 
 def start(server, store, concurrency=1, code=ASK, **env):
@@ -278,13 +282,14 @@ def test_kill_and_resume(tmp_path, at, concurrency):
         assert server.total - sent == 60 - kept == one.tally.calls and one.tally.stored == kept
         assert [r.text for r in results] == [f"reply to q {i}" for i in range(60)] and ReplyStore(tmp_path).check() == 60
 
-def test_interrupt(tmp_path):
+@pytest.mark.parametrize("where", [{}, {"IN_A_LOOP": "1"}], ids=["script", "notebook"])
+def test_interrupt(tmp_path, where):
     "Control-C: an end within seconds, no complaint about a closed loop, the store whole, calls under way given up."
     with ChatServer() as server:
         server.pause = .05
-        process = start(server, tmp_path, 4)
+        process = start(server, tmp_path, 4, **where)
         server.on_call = lambda count: count == 20 and os.kill(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert process.returncode != 0 and err.rstrip().endswith("KeyboardInterrupt") and "Event loop is closed" not in out + err
         server.on_call, sent, kept = None, server.total, ReplyStore(tmp_path).check()
         assert 10 <= kept <= 20
@@ -324,6 +329,24 @@ def test_canary_key(tmp_path):
     searched = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert len(searched) == 3 and [p.name for p in searched if CANARY.encode() in p.read_bytes()] == []
     assert "your key is Bearer ***" in (tmp_path / "run" / "replies.jsonl").read_text()
+
+def test_canary_key_in_a_notebook(tmp_path, monkeypatch):
+    "An executed notebook that shows the client, its replies and two failures, in text and traceback."
+    import nbformat
+    from nbclient import NotebookClient
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    told = status(401, "bad {key}")
+    with ChatServer({"echo": ["echo"], "no": [told], "never": [told]}) as server:
+        cells = [f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom test_chat import ask\nfrom expblip.chat import ChatClient",
+                 f"one = ChatClient({str(tmp_path / 'run')!r}, {server.url!r})\none, vars(one)", "one.ask([ask('echo')])",
+                 "await one.ask_async([ask('no')])", "one.ask([ask('never')])", "one, one.tally"]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        NotebookClient(notebook, timeout=120, allow_errors=True, kernel_name="python3").execute()
+        assert server.keys == {f"Bearer {CANARY}"} and server.total == 3
+    shown = nbformat.writes(notebook)
+    assert shown.count("Correct the key in OPENAI_API_KEY") >= 2 and "your key is Bearer ***" in shown and CANARY not in shown
+    assert CANARY.encode() not in (tmp_path / "run" / "replies.jsonl").read_bytes()
 
 def test_client_holds_no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)

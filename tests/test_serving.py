@@ -48,7 +48,7 @@ def server(tmp_path_factory):
     log = open(folder / "log", "w+")
     process = subprocess.Popen([*command, "--default-seed", "0"], cwd=folder, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     try:
-        for _ in range(600):
+        for _ in range(3000):
             assert process.poll() is None, (folder / "log").read_text()[-2000:]
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
