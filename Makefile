@@ -9,8 +9,8 @@ FIXTURES := data/user/fixtures
 ifeq ($(DATA),fixtures)
 override DATA := $(FIXTURES)
 endif
-# a table of your own gets a run folder of its own name
-RUN   ?= $(if $(DATA),$(shell basename "$(DATA)" | sed 's/\.[^.]*$$//; s/[^A-Za-z0-9_.-]/-/g; s/^[.-]*//'),$(SCALE))
+# a table of your own gets a run folder of its own name, in ASCII
+RUN   ?= $(if $(DATA),$(or $(shell basename "$(DATA)" | sed 's/\.[^.]*$$//; s/[^A-Za-z0-9_.-]/-/g; s/^[.-]*//'),photos),$(SCALE))
 P     ?=
 DEVICE ?=
 JOBS  ?=

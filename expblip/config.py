@@ -138,6 +138,7 @@ STAGES: dict[str, dict[str, Knob]] = {
                      choices=("auto", "face", "picture")),
         "none": Knob(str, "a picture without a face: a fault, or keep its centre whole", "fault", choices=("fault", "whole")),
         "many": Knob(str, "several faces of like size: a fault, or take the largest", "fault", choices=("fault", "largest")),
+        "min_side": Knob(float, "a face of fewer pixels is a fault", 48.0, low=8),
         "faults": Knob(str, "pictures that cannot be used: stop with a list of all, or skip and list them; auto: stop for own photographs", "auto",
                        choices=("auto", "stop", "skip")),
         **WORLD,

@@ -179,7 +179,7 @@ def _chosen(faces: Sequence[FoundFace], min_side: float, many: str, where: str |
         raise CropError(where, f"the largest face is {width:.0f} x {height:.0f} pixels, {min_side:g} are needed: use a larger copy or lower min_side")
     like = 1 + sum(1.5 * face.box[2] * face.box[3] > width * height for face in others)
     if like > 1 and many != "largest":
-        raise CropError(where, f"{like} faces of nearly the same size; cut the picture to one of them, or take the largest with many='largest'")
+        raise CropError(where, f"{like} faces of nearly the same size; cut the picture to one of them, or take the largest (many=largest)")
     return first
 
 # %% ../nbs/api/crops.ipynb #f3f32ced
@@ -221,7 +221,7 @@ def crop_face(
         cut = _cut(picture, *_frame(face.eyes or _box_eyes(face.box)), size, where)
         return Crop(cut, "eyes" if face.eyes else "box", face.box, face.eyes)
     if none == "fault":
-        raise CropError(where, "no face was found; use a picture in which somebody looks at the camera, or keep its centre with none='whole'")
+        raise CropError(where, "no face was found; use a picture in which somebody looks at the camera, or keep its centre (none=whole)")
     height, width = picture.shape[:2]
     if min(height, width) < min_side:
         raise CropError(where, f"the picture is {width} x {height} pixels, {min_side:g} are needed: use a larger copy or lower min_side")

@@ -19,6 +19,7 @@ from .kinds import UNVERIFIED_MARK
 from .laboratory import GftFormat, load_bp4d, load_disfa, load_gft
 from .records import check_records
 from .releases import MISSING, Release, ReleaseError
+from .sampling import Rule
 from .wild import load_emotionet, load_rafau
 
 # %% auto #0
@@ -51,15 +52,52 @@ def _options(root: Path) -> dict[str, dict[str, Any]]:
         faults += [f"{name}: unknown option {key!r}; known are {', '.join(known)}" for key in given[name] if key not in known]
     if faults:
         raise ReleaseError(path, faults)
-    out = {name: dict(options) for name, options in given.items()}
-    if "form" in out.get("gft", {}):
-        form = dict(out["gft"]["form"])
-        form["codes"] = {str(code): MISSING if value is None else value for code, value in form.get("codes", {"0": 0, "1": 1}).items()}
-        try:
-            out["gft"]["form"] = GftFormat(**form)
-        except TypeError as error:
-            raise ReleaseError(path, [f"gft, form: {error}"]) from None
+    out: dict[str, dict[str, Any]] = {name: {} for name in given}
+    for name, options in given.items():
+        kinds = inspect.signature(LOADERS[name]).parameters
+        for key, value in options.items():
+            try:
+                out[name][key] = _option(kinds[key].annotation, value)
+            except (TypeError, ValueError) as error:
+                faults.append(f"{name}, {key}, value {value!r}: {error}")
+    if faults:
+        raise ReleaseError(path, faults)
     return out
+
+
+def _option(
+    kind: str,  # the annotation of a loader's parameter
+    value: Any,  # what YAML says
+) -> Any:
+    "A value as a loader takes it; TypeError or ValueError say what is allowed."
+    if kind in ("Rule", "GftFormat"):
+        if not isinstance(value, Mapping):
+            raise TypeError("must be a mapping, such as {grid: 1}" if kind == "Rule" else "must be a mapping of GftFormat's fields")
+        fields: dict[str, Any] = {name: MISSING if value is None else value for name, value in value.items()}
+        if kind == "Rule":
+            return Rule(**fields)
+        if "codes" in fields:
+            if not isinstance(fields["codes"], Mapping):
+                raise TypeError("codes must map each code to 1, 0 or null, such as {'-1': null}")
+            fields["codes"] = {str(code): MISSING if one is None else one for code, one in fields["codes"].items()}
+        return GftFormat(**fields)
+    words = [part.strip() for part in kind.split("|")]
+    if any(word.startswith("Iterable[str]") for word in words):
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return value
+    if any(word.startswith(("Sequence[int]", "Iterable[int]", "tuple[int")) for word in words) and isinstance(value, list):
+        return value
+    if "float" in words and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    types = {"int": int, "float": float, "bool": bool, "str": str, "None": type(None)}
+    allowed = tuple(types[word] for word in words if word in types)
+    if isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool)):
+        return value
+    if kind.startswith("Mapping") and isinstance(value, Mapping):
+        return value
+    raise TypeError(f"must be {kind}")
 
 
 def data_sets_in(
@@ -67,8 +105,13 @@ def data_sets_in(
 ) -> dict[str, Path]:  # data set -> its folder, in the order of the paper's Table 1
     "Which of the eight data sets have a folder here, whatever the case of its letters."
     root = Path(root)
-    folders = {path.name.lower().replace("-", "").replace("_", ""): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
-    return {name: folders[name] for name in LOADERS if name in folders}
+    folders: dict[str, list[Path]] = {}
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if path.is_dir():
+            folders.setdefault(path.name.lower().replace("-", "").replace("_", ""), []).append(path)
+    if twice := [name for name in LOADERS if len(folders.get(name, ())) > 1]:
+        raise ReleaseError(root, [f"{' and '.join(path.name for path in folders[name])} are both {name}; keep one" for name in twice])
+    return {name: folders[name][0] for name in LOADERS if name in folders}
 
 
 def are_fixtures(
@@ -94,7 +137,15 @@ def load_folder(
         raise ReleaseError(root, [f"no such folder, or none of a data set in it; give each its own: {', '.join(LOADERS)}"])
     are_fixtures(root)
     options = _options(root)
-    return [LOADERS[name](folder, **({"seed": seed, "decode": decode} | options.get(name, {}))) for name, folder in there.items()]
+    releases = []
+    for name, folder in there.items():
+        try:
+            releases.append(LOADERS[name](folder, **({"seed": seed, "decode": decode} | options.get(name, {}))))
+        except ReleaseError:
+            raise
+        except ValueError as error:  # an option with a value that the loader does not know
+            raise ReleaseError(root / OPTIONS, [f"{name}: {error}"]) from None
+    return releases
 
 
 def joined(
@@ -123,6 +174,10 @@ def table1(
                 continue
             found = None if release is None else int(((release.records["split"] == "test") == (split == "test")).sum())
             note = "absent" if release is None else UNVERIFIED_MARK if release.unverified else ""
+            if name == "faceme" and release is not None:  # the paper counts every labelled picture; here one of the eight emotions makes a record
+                with_label = release.counts[release.counts["what"].str.startswith("pictures with a label")]
+                note += f"; pictures with a label, as the paper counts: {found} of them name an emotion and are records"
+                found = int(with_label["found"].iloc[0])
             rows.append({"dataset": name, "split": split, "found": found, "paper": paper, "note": note})
     table = pd.DataFrame(rows).astype({"found": "Int64", "paper": "Int64"})
     table.insert(4, "difference", table["found"] - table["paper"])

@@ -246,6 +246,8 @@ def load_rafdb(
             faults.append(f"line {line}, value {' '.join(words)!r}: must be a name that begins with train_ or test_, and a class")
         else:
             listed.append(Line(f"{base}{stem}{'_aligned' if pictures == 'aligned' else ''}.{ending}", split, words[1], f"line {line}"))
+    if not (listed or faults):
+        faults.append("names no picture; give the list as delivered")
     codes, wrong = classes_of(listed, range(1, len(classes) + 1))
     if part == "compound" and codes and not wrong and max(code or 0 for code in codes) <= len(RAFDB_CLASSES["basic"]):
         faults.append("names only classes from 1 to 7, so it is the list of the basic part; give the compound part, or say part='basic'")
@@ -280,6 +282,7 @@ def load_faceme(
     label: str = "label",  # column with the label
     votes: str | None = "votes",  # column with the number of annotators who chose it; None: one row is one vote
     min_votes: int = 2,  # annotators a label takes
+    max_votes: int = 10,  # more than so many votes are a fault: there were three or four annotators
     emotions: Mapping[str, str] = FACEME_EMOTIONS,  # what counts as an emotion, see `faceme_emotion`; other values are a ValueError
     val: float = 0.05,  # share of the images for validation; the paper trains on all
     seed: int = 0,  # of that choice
@@ -295,8 +298,8 @@ def load_faceme(
     sheet = sheet[columns].apply(lambda column: column.str.strip())
     counted = [plain_number(text) for text in sheet[votes]] if votes else ["1"] * len(sheet)
     faults = [f"line {line}, column {image!r}, value '': must be the name of a picture" for line, name in sheet[image].items() if not name]
-    faults += [f"line {line}, column {votes!r}, value {text!r}: must be a whole number from 0, or blank (not annotated)"
-               for line, text in zip(sheet.index, counted) if text and not text.isdecimal()]
+    faults += [f"line {line}, column {votes!r}, value {text!r}: must be a whole number from 0 to {max_votes}, or blank (not annotated)"
+               for line, text in zip(sheet.index, counted) if text and not (text.isdecimal() and int(text) <= max_votes)]
     pairs = list(zip(sheet[image], sheet[label]))
     if votes:
         keep, contradictions = listed_once([f"{name} as {word!r}" for name, word in pairs], counted, [f"line {line}" for line in sheet.index])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # %% auto #0
-__all__ = ['project_root', 'sha256_text', 'sha256_file', 'atomic_path', 'atomic_write', 'write_json', 'read_json',
+__all__ = ['project_root', 'sha256_text', 'sha256_file', 'files_below', 'atomic_path', 'atomic_write', 'write_json', 'read_json',
            'TensorFileError', 'save_tensors', 'load_tensors', 'tensor_metadata']
 
 # %% ../nbs/api/io.ipynb #b6ef3839
@@ -44,6 +44,21 @@ def sha256_file(
     "SHA-256 of a file's bytes, read in pieces so that a large checkpoint needs no memory."
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+# %% ../nbs/api/io.ipynb #3b71c003
+def files_below(
+    folder: str | Path,  # where to look
+) -> list[str]:  # paths relative to it, sorted; names that begin with a dot are left out
+    "All files of a folder and the folders below it, links followed."
+    found, entered = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    return sorted(name for name in found if (Path(folder) / name).is_file())
 
 # %% ../nbs/api/io.ipynb #3efc3e9d
 @contextmanager

@@ -15,7 +15,8 @@ import pandas as pd
 
 from .io import project_root
 from expblip.releases import (
-    MISSING, Release, ReleaseError, count_table, find_path, label_table, listing_of, picture_faults, plain_number, read_codes, release_records,
+    MISSING, Release, ReleaseError, count_table, find_path, label_table, listing_of, none_there, picture_faults, plain_number, read_codes,
+    release_records,
 )
 from .sampling import BP4D_FOLDS, PAPER_RULE, Rule, kept_frames, rule_variants, set_apart, split_people
 from .videos import VideoError, count_frames
@@ -78,6 +79,7 @@ def _release(name: str, root: str | Path, coding: Coding, aus: Sequence[int], te
     kept = kept_frames(sequence, frame, sets[compared], rule)
     use = np.flatnonzero(annotated & (kept | (~train & (not sample_test))))
     split = set_apart(split, coding.subject, val, seed)
+    none_there(root, coding.image, coding.reason)
     reasons = np.array(coding.reason, dtype=object)[use]
     if decode:
         files = [i for i, k in enumerate(use) if not reasons[i] and ":" not in coding.image[k]]
@@ -118,11 +120,34 @@ def numbered_pictures(
     numbers: Sequence[int],  # frames wanted
 ) -> tuple[list[str], list[str]]:  # path under the root of each, and "" or why it cannot be used
     "The picture of each frame number; zeros in front of a file's number do not count."
-    there = {int(name.partition(".")[0]): (name, size) for name, size in listing_of(folder).items()
-             if re.fullmatch(r"\d+\.(jpe?g|png|bmp)", name, re.IGNORECASE)}
+    there: dict[int, tuple[str, int]] = {}
+    for name, size in sorted(listing_of(folder).items()):
+        if re.fullmatch(r"\d+\.(jpe?g|png|bmp)", name, re.IGNORECASE):
+            if (other := there.setdefault(int(name.partition(".")[0]), (name, size))[0]) != name:
+                raise ReleaseError(folder, [f"{other} and {name} are both picture {int(name.partition('.')[0])}; keep one of them"])
     place = folder.relative_to(root).as_posix()
     images = [f"{place}/{there[number][0]}" if number in there else f"{place}/{number}" for number in numbers]
     return images, ["missing" if number not in there else "" if there[number][1] else "empty file" for number in numbers]
+
+
+def _extracted(root: Path, folder: Path, frame: Sequence[int]) -> tuple[list[str], list[str]]:
+    "Pictures extracted from a video, whose frames the labels count from 1 and the extracting program from 0 or from 1."
+    numbers = sorted(int(name.partition(".")[0]) for name in listing_of(folder) if re.fullmatch(r"\d+\.(jpe?g|png|bmp)", name, re.IGNORECASE))
+    shift = -1 if numbers and numbers[0] == 0 else 0
+    surplus = numbers[-1] - frame[-1] - shift if numbers else 0  # one is usual: the video of SN010 has a frame that nobody coded
+    if surplus > 1 or (surplus == 1 and numbers[0] > 1) or (surplus < 0 and numbers[0] > 0):
+        raise ReleaseError(folder, [f"holds pictures {numbers[0]} to {numbers[-1]}, but the labels are of frames {frame[0]} to {frame[-1]}: "
+                                    "extract every frame of the video, numbered from 0 or from 1"])
+    return numbered_pictures(root, folder, [number + shift for number in frame])
+
+
+def _columns(path: Path, names: Iterable[str], pattern: str) -> dict[int, str]:
+    "AU -> its column; ReleaseError when two columns name one."
+    found: dict[int, str] = {}
+    for name in names:
+        if (match := re.fullmatch(pattern, name.strip(), re.IGNORECASE)) and found.setdefault(int(match[1]), name) != name:
+            raise ReleaseError(path, [f"columns {found[int(match[1])]!r} and {name!r} are both AU {int(match[1])}; keep the right one"])
+    return found
 
 
 def _frame_faults(root: Path, images: Sequence[str]) -> list[str]:
@@ -157,7 +182,7 @@ def _per_sequence(coding: Coding, known: pd.DataFrame) -> pd.DataFrame:
     "Coded frames of each sequence against the known numbers; pictures that are there likewise."
     there = pd.DataFrame({"sequence": coding.sequence, "rows_found": 1, "usable_found": [not reason for reason in coding.reason]})
     found = there.groupby("sequence").sum()
-    table = known.assign(sequence=known["subject"] + "/" + known["task"]).merge(found, on="sequence", how="left")
+    table = known.merge(found, on="sequence", how="left")
     table = table.fillna({"rows_found": 0, "usable_found": 0})
     return table[["sequence", "rows_found", "rows", "usable_found", "usable"]].astype({"rows_found": int, "usable_found": int})
 
@@ -186,14 +211,15 @@ def load_bp4d(
     root = Path(root)
     folder = find_path(root, "AUCoding/AU_OCC", "AUCoding", "AU_OCC") or root
     pictures = find_path(root, "Sequences(2D+3D)", "Sequences", "2D+3D", optional=True) or root
-    files = [(match[1], match[2], path) for path in sorted(folder.glob("*.csv")) if (match := re.fullmatch(r"([FM]\d{3})_(T\d)", path.stem))]
+    files = [(match[1].upper(), match[2].upper(), path) for path in sorted(folder.iterdir())
+             if (match := re.fullmatch(r"([FM]\d{3})_(T\d)\.csv", path.name, re.IGNORECASE))]
     if not files:
         raise ReleaseError(folder, ["there is no file such as F001_T1.csv; give the folder that holds AUCoding"])
     tables = [label_table(path) for _, _, path in files]
-    numbers = sorted({int(plain_number(name)) for table in tables for name in table.columns[1:] if plain_number(name).isdigit()})
+    columns = [_columns(path, table.columns[1:], r"0*(\d+)(?:\.0)?") for (_, _, path), table in zip(files, tables)]
+    numbers = sorted(set().union(*columns))
     coding = Coding()
-    for (subject, task, path), table in zip(files, tables):
-        names = {int(plain_number(name)): name for name in table.columns[1:] if plain_number(name).isdigit()}
+    for (subject, task, path), table, names in zip(files, tables, columns):
         if lacking := [number for number in BP4D_AUS if number not in names]:
             raise ReleaseError(path, [f"the first row names no AU {', '.join(map(str, lacking))}; it must name the AUs, as delivered"])
         if flag is not None:
@@ -201,7 +227,8 @@ def load_bp4d(
         frame = whole_numbers(table.iloc[:, 0], path, "frame")
         codes = np.full((len(table), len(numbers)), MISSING, np.float32)
         codes[:, [numbers.index(number) for number in names]] = read_codes(table, list(names.values()), {"0": 0, "1": 1, "9": MISSING}, path)
-        images, reasons = numbered_pictures(root, pictures / subject / task, [number + offset for number in frame])
+        place = find_path(pictures, f"{subject}/{task}", optional=True) or pictures / subject / task
+        images, reasons = numbered_pictures(root, place, [number + offset for number in frame])
         benchmark = codes[:, [numbers.index(number) for number in BP4D_AUS]]
         coding.add(f"{subject}/{task}", subject, frame, images, reasons, benchmark, **{"all columns": codes})
     known = facts("bp4d_sequences.csv")
@@ -211,7 +238,7 @@ def load_bp4d(
     chosen = (BP4D_FOLDS["P3"] & people) if test is None else test
     out = _release("bp4d", root, coding, BP4D_AUS, chosen, rule, compared, sample_test, 16627, expected, val, seed, decode)
     if known is not None:
-        out.sequences = _per_sequence(coding, known)
+        out.sequences = _per_sequence(coding, known.assign(sequence=known["subject"] + "/" + known["task"]))
     return out
 
 # %% ../nbs/api/laboratory.ipynb #3e17a394
@@ -222,7 +249,7 @@ def load_disfa(
     compared: str = "labels",  # label vectors the rule compares: "labels" (from `threshold`), "from 1", "from 2" or "intensity"
     threshold: int = 2,  # intensity from which an AU is present
     camera: str = "left",  # left or right
-    pictures: str | None = None,  # folder of extracted frames, `SN001/00001.png`, matched by order; None: the videos
+    pictures: str | None = None,  # folder of extracted frames, `SN001/00001.png`, numbered from 0 or from 1; None: the videos
     drop_bad_landmarks: bool = False,  # leave out frames whose landmarks are known to be wrong; their labels are right
     sample_test: bool = False,  # sample the test people as well; the paper does not
     val: float = 0.05,  # share of the training people for validation
@@ -234,16 +261,23 @@ def load_disfa(
     if side not in ("Left", "Right"):
         raise ValueError(f"camera is {camera!r}: left or right")
     folder = find_path(root, "ActionUnit_Labels") or root
-    subjects = sorted(path.name for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"SN\d{3}", path.name))
+    subjects = sorted(path.name.upper() for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"SN\d{3}", path.name, re.IGNORECASE))
     bad = facts("disfa_bad_landmarks.csv") if drop_bad_landmarks else None
+    if drop_bad_landmarks and bad is None:
+        raise ReleaseError("data/facts/disfa_bad_landmarks.csv", ["no such file here, so no frame can be dropped; run inside a clone of the project"])
     coding = Coding()
     for subject in subjects:
         columns: list[np.ndarray] = []
         frame: list[int] = []
         for number in DISFA_AUS:
-            path = folder / subject / f"{subject}_au{number}.txt"
-            table = label_table(path, header=False).set_axis(["frame", "intensity"], axis=1)
+            path = find_path(folder, f"{subject}/{subject}_au{number}.txt") or folder
+            table = label_table(path, header=False)
+            if table.shape[1] != 2 or not len(table):
+                raise ReleaseError(path, [f"has {len(table)} lines of {table.shape[1]} cells; each line must be a frame, a comma and an intensity"])
+            table = table.set_axis(["frame", "intensity"], axis=1)
             counted = whole_numbers(table["frame"], path, "frame")
+            if counted[0] < 1:
+                raise ReleaseError(path, [f"line {table.index[0]}, column 'frame', value {counted[0]}: frames of DISFA count from 1"])
             if frame and counted != frame:
                 raise ReleaseError(path, [f"numbers {len(counted)} frames, but AU {DISFA_AUS[0]} numbers {len(frame)}: "
                                           "the files of one person must agree"])
@@ -254,9 +288,8 @@ def load_disfa(
             folders = f"Videos_{side}Camera", f"Video_{side}Camera"
             images, reasons = _video_frames(root, folders, f"{side}Video{subject}_comp.avi", [k - 1 for k in frame])
         else:
-            there = sorted(listing_of(root / pictures / subject), key=lambda name: int(re.sub(r"\D", "", name) or 0))
-            images = [f"{pictures}/{subject}/{there[k]}" if k < len(there) else f"{pictures}/{subject}/{number}" for k, number in enumerate(frame)]
-            reasons = picture_faults(root, images)
+            place = find_path(root, f"{pictures}/{subject}", optional=True) or root / pictures / subject
+            images, reasons = _extracted(root, place, frame)
         if bad is not None:
             ranges = bad.loc[bad["subject"] == subject, ["first", "last"]].itertuples(index=False)
             wrong = np.zeros(len(frame), bool)
@@ -267,7 +300,10 @@ def load_disfa(
         coding.add(subject, subject, frame, images, reasons, (intensity >= threshold).astype(np.float32), **levels)
     expected = {"coded frames": 130814, "sequences": 27, "subjects": 27, "training images (with validation)": 14814, "test images": 14535}
     chosen = [name for name in ("SN003", "SN004", "SN005") if name in subjects] if test is None else test
-    return _release("disfa", root, coding, DISFA_AUS, chosen, rule, compared, sample_test, 14814, expected, val, seed, decode)
+    out = _release("disfa", root, coding, DISFA_AUS, chosen, rule, compared, sample_test, 14814, expected, val, seed, decode)
+    known = pd.DataFrame({"sequence": subjects, "rows": [4844 if name == "SN010" else 4845 for name in subjects]})
+    out.sequences = _per_sequence(coding, known.assign(usable=known["rows"]))
+    return out
 
 # %% ../nbs/api/laboratory.ipynb #6fc36b3a
 @dataclass(frozen=True)
@@ -281,6 +317,22 @@ class GftFormat:
     codes: Mapping[str, float] = field(default_factory=lambda: {"0": 0, "1": 1})  # text -> 1, 0 or nan (not annotated); add your missing code
     image: str = "{subject}/{frame}.jpg"  # a frame's picture under the root; `{subject}.mp4:{index}` for a video, index from 0
     first: int = 1  # number of the first frame, for `{index}`
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "au"):
+            try:
+                if re.compile(getattr(self, name)).groups < 1:
+                    raise ValueError(f"{name} is {getattr(self, name)!r}: needs a group in parentheses")
+            except re.error as error:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: no regular expression ({error})") from None
+        try:
+            self.image.format(subject="001A", frame=1, index=0)
+        except (LookupError, ValueError):
+            raise ValueError(f"image is {self.image!r}: its gaps may be {{subject}}, {{frame}} and {{index}}") from None
+        codes = {plain_number(str(code)): value for code, value in self.codes.items()}
+        if bad := [code for code, value in codes.items() if not (value in (0, 1) or value != value)]:
+            raise ValueError(f"codes: {bad[0]!r} means {codes[bad[0]]!r}; it may mean 1 (present), 0 (absent) or nan (not annotated; null in YAML)")
+        object.__setattr__(self, "codes", codes)
 
 
 def load_gft(
@@ -300,7 +352,10 @@ def load_gft(
         if not (who := re.search(form.subject, path.stem)):
             raise ReleaseError(path, [f"its name holds no person ({form.subject}); correct GftFormat.subject or GftFormat.labels"])
         table, subject = label_table(path), who[1]
-        names = {int(match[1]): name for name in table.columns if (match := re.fullmatch(form.au, name, re.IGNORECASE))}
+        names = _columns(path, table.columns, form.au)
+        if not len(table) or subject in coding.subject:
+            twice = f"is a second label file of {subject}; keep one a person"
+            raise ReleaseError(path, [twice if len(table) else "has no line below its header"])
         if form.frame not in table or not set(GFT_AUS) <= set(names):
             raise ReleaseError(path, [f"columns {', '.join(table.columns)}: needs {form.frame!r} and AUs {', '.join(map(str, GFT_AUS))} named like "
                                       f"{form.au}; correct GftFormat.frame or GftFormat.au"])

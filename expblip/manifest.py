@@ -24,7 +24,7 @@ from typing import Any
 
 from .absent import ABSENT, why_absent
 from .graph import Instance, notebook_cells
-from .io import read_json, sha256_file, write_json
+from .io import files_below, read_json, sha256_file, write_json
 
 # %% ../nbs/api/manifest.ipynb #dee3de38
 def _digest(value: Any) -> str:
@@ -96,7 +96,7 @@ def file_states(
     names: Iterable[str],  # file names
     known: Mapping[str, Mapping[str, Any]] | None = None,  # states recorded earlier, trusted while size and time are the same
 ) -> dict[str, dict[str, Any]]:  # name -> size, mtime_ns, sha256; a file that is not there is left out
-    "The state of files, hashing only what looks changed."
+    "The state of files, hashing only what looks changed; a folder's is that of the names, sizes and times below it."
     states: dict[str, dict[str, Any]] = {}
     for name in sorted(names):
         path, old = Path(folder) / name, (known or {}).get(name, {})
@@ -104,7 +104,16 @@ def file_states(
             stat = path.stat()
             same = old.get("size") == stat.st_size and old.get("mtime_ns") == stat.st_mtime_ns
             states[name] = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": old["sha256"] if same else sha256_file(path)}
+        elif path.is_dir():
+            states[name] = _listing(path)
     return states
+
+
+def _listing(folder: Path) -> dict[str, Any]:
+    "The state of a whole folder by names, sizes and times: data sets hold terabytes that no stage reads."
+    stats = {name: (stat.st_size, stat.st_mtime_ns) for name in files_below(folder) if (stat := (folder / name).stat())}
+    latest = max((time for _, time in stats.values()), default=0)
+    return {"size": sum(size for size, _ in stats.values()), "mtime_ns": latest, "sha256": _digest(stats)}
 
 
 _OURS = ("manifest.json", "notebook*.ipynb", "progress.txt*", "timing.json", "running.json", "resume/*", ".*")
@@ -134,16 +143,15 @@ def content_hash(
 def outside_files(
     patterns: Iterable[str],  # paths, patterns or folders, relative to the root or absolute
     root: str | Path = ".",  # the project's folder
-) -> list[str]:  # existing files
-    "Files from outside the run: folders and patterns opened, and the images of a CSV with an `image` column added."
+) -> list[str]:  # existing files and folders
+    "What a stage reads from outside: patterns opened, folders as they are, and the images of a CSV with an `image` column added."
     found: dict[str, None] = {}
     for pattern in patterns:
         for hit in _hits(Path(root) / pattern):
-            files = sorted(str(path) for path in Path(hit).rglob("*") if path.is_file()) if os.path.isdir(hit) else [hit]
-            found.update(dict.fromkeys(files))
+            found[hit] = None
     for table in [name for name in found if name.lower().endswith(".csv")]:
         found.update(dict.fromkeys(_images(Path(table))))
-    return [name for name in found if os.path.isfile(name)]
+    return [name for name in found if os.path.exists(name)]
 
 
 def _hits(path: Path) -> list[str]:

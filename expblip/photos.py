@@ -6,41 +6,39 @@
 from __future__ import annotations
 
 import re
-import warnings
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from .io import files_below
 from .records import RecordError, check_records
 from .sheets import TableError, read_table, unknown_columns
 
 # %% auto #0
-__all__ = ['PHOTO_COLUMNS', 'PICTURES', 'deal_splits', 'read_photos', 'photo_faults', 'read_folder']
+__all__ = ['Look', 'PHOTO_COLUMNS', 'PICTURES', 'picture_fault', 'deal_splits', 'read_photos', 'photo_faults', 'read_folder']
 
 # %% ../nbs/api/photos.ipynb #1ebcc11b
+Look = Callable[[Path], str | None]  # what is wrong with a picture file
 PHOTO_COLUMNS = ("image", "subject", "split", "emotions", "au_present", "au_absent")
 
 
-def _picture_fault(path: Path) -> str | None:
-    "Why a picture cannot be used, or None; decodes it whole, since a cut file opens fine."
-    from PIL import Image
+def picture_fault(
+    path: Path,  # a picture file
+) -> str | None:  # why it cannot be used, or None
+    "Look at a picture; decodes it whole, since a cut file opens fine."
+    from expblip.crops import CropError, open_upright
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                picture.load()
-                return None if min(picture.size) >= 16 else f"is only {picture.size[0]} x {picture.size[1]} pixels"
-    except FileNotFoundError:
-        return "no such file"
-    except Exception as error:  # a decoder may raise anything on a hostile file
-        return f"unreadable image ({type(error).__name__}: {str(error).replace(str(path), path.name)})"
+        height, width = open_upright(path).shape[:2]
+    except CropError as error:
+        return error.fault.removesuffix("; correct the path")
+    return None if min(height, width) >= 16 else f"is only {width} x {height} pixels"
 
 
-def _pictures(table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+def _pictures(table: pd.DataFrame, folder: Path, look: Look | None) -> tuple[pd.DataFrame, list[str]]:
     "The rows without those whose picture came before, and what is wrong with the pictures."
     faults, first = [], {}  # type: list[str], dict[Path, int]
     for i, name in table["image"].items():
@@ -49,7 +47,7 @@ def _pictures(table: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str
         place = f"line {i}, column 'image', value {name!r}"
         if (other := first.setdefault((folder / name).resolve(), i)) != i:
             faults.append(f"{place}: the same picture as in line {other}; keep one row for each picture")
-        elif fault := _picture_fault(folder / name):
+        elif look and (fault := look(folder / name)):
             faults.append(f"{place}: {fault}; correct or delete the row")
     return table[[not name or first[(folder / name).resolve()] == i for i, name in table["image"].items()]].copy(), faults
 
@@ -82,7 +80,9 @@ def read_photos(
     csv_path: str | Path,  # a CSV with the column `image` and any others of PHOTO_COLUMNS
     seed: int = 0,  # for dealing people to splits where the table gives none
     dataset: str = "photos",  # name of the data set in the records
-) -> pd.DataFrame:  # records; what the table does not say is not annotated
+    look: Look | None = picture_fault,  # says what is wrong with a picture; None: pictures are left to whoever decodes them
+    later: bool = False,  # look at pictures only when the table has other faults: all are told at once, and no good picture is decoded twice
+) -> pd.DataFrame:  # records; what the table does not say is not annotated; attrs["lines"]: the line of each in the table
     "Read a table of face photographs as records; RecordError lists each unreadable image and bad label with its row."
     csv_path = Path(csv_path)
     table = read_table(csv_path, RecordError)
@@ -95,7 +95,8 @@ def read_photos(
         raise RecordError(csv_path, unknown)
     for name in table:
         table[name] = table[name].str.strip()
-    table, faults = _pictures(table, csv_path.parent)
+    rows = table
+    table, faults = _pictures(table, csv_path.parent, None if later else look)
     people = [f"subject {who}" if who else f"image {image}" for who, image in zip(table.get("subject", [""] * len(table)), table["image"])]
     given = table.get("split", [""] * len(table))
     fixed: dict[str, str] = {}
@@ -111,7 +112,9 @@ def read_photos(
     except RecordError as error:
         faults += error.faults
     if faults:
-        raise RecordError(csv_path, sorted(faults, key=_line))
+        seen = _pictures(rows, csv_path.parent, look)[1] if later else []
+        raise RecordError(csv_path, sorted(dict.fromkeys([*faults, *seen]), key=_line))
+    records.attrs["lines"] = table.index.tolist()
     return records
 
 # %% ../nbs/api/photos.ipynb #03edaec0
@@ -145,19 +148,19 @@ def _is_table(path: Path) -> bool:
 def read_folder(
     folder: str | Path,  # a folder of pictures, with folders in it or not
     dataset: str = "photos",  # name of the data set in the records
+    look: Look | None = picture_fault,  # says what is wrong with a picture; None: pictures are left to whoever decodes them
 ) -> pd.DataFrame:  # records in the order of their paths; nothing is annotated, every one is in `test`
     "Read a folder of photographs as records; RecordError lists each unreadable image, or says that there is none or that a table lies beside them."
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordError(folder, ["is no folder; correct the path, or name a table that ends in .csv"])
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
+    files = files_below(folder)
     if tables := [name for name in files if name.lower().endswith(".csv") and "/" not in name and _is_table(folder / name)]:
         raise RecordError(folder, [f"holds the table {tables[0]!r}; name that instead of the folder, or move it away to go without labels"])
     names = [name for name in files if name.lower().endswith(PICTURES)]
     if not names:
         raise RecordError(folder, [f"holds no picture among {len(files)} files; pictures end in {', '.join(PICTURES)}"])
-    if faults := [f"picture {name!r}: {fault}; repair it or move it away" for name in names if (fault := _picture_fault(folder / name))]:
+    if faults := [f"picture {name!r}: {fault}; repair it or move it away" for name in names if look and (fault := look(folder / name))]:
         raise RecordError(folder, faults)
     rows = {"id": [f"{dataset}/{name}" for name in names], "image": [(folder / name).as_posix() for name in names]}
     return check_records(pd.DataFrame({**rows, "dataset": dataset, "split": "test"}), folder)

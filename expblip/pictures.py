@@ -21,7 +21,7 @@ from .sheets import TableError
 from .videos import VideoError, read_sources
 
 # %% auto #0
-__all__ = ['in_threads', 'square', 'write_pictures', 'crop_counts']
+__all__ = ['in_threads', 'square', 'write_pictures', 'face_fault', 'crop_counts']
 
 # %% ../nbs/api/pictures.ipynb #7888bcdf
 def in_threads(
@@ -80,6 +80,7 @@ def write_pictures(
     crop: Mapping[str, Any] | None = None,  # options of `crops.crop_face`; None: no face is looked for
     leave_out: bool = False,  # leave out pictures with a fault (black in the stack) instead of stopping
     where: str = "pictures",  # what errors name
+    places: Sequence[str] | None = None,  # what they call each picture; None: picture 3 of 20
     workers: int = 4,  # threads
 ) -> pd.DataFrame:  # a row for each picture: image, how, fault
     "Decode every picture once; TableError lists all that cannot be used, or says that the disk is too small."
@@ -96,12 +97,21 @@ def write_pictures(
             if picture is not None:
                 stack[row] = picture
         stack.flush()
-        bad = [f"picture {row + 1} of {len(images)}, {images[row]!r}: {fault}" for row, fault in enumerate(told["fault"]) if fault]
+        places = places or [f"picture {row + 1} of {len(images)}" for row in range(len(images))]
+        bad = [f"{places[row]}, {images[row]!r}: {fault}" for row, fault in enumerate(told["fault"]) if fault]
         if bad and (not leave_out or len(bad) == len(images)):
             raise TableError(where, bad)
     return pd.DataFrame(told)
 
 # %% ../nbs/api/pictures.ipynb #161ac6da
+def face_fault(
+    path: str | Path,  # a picture file
+    crop: Mapping[str, Any] | None = None,  # options of `crops.crop_face`; None: no face is looked for
+) -> str | None:  # why it cannot be used, or None
+    "Look at a picture as `write_pictures` does, without keeping anything."
+    return square(str(path), 16, crop)[2] or None
+
+
 def crop_counts(
     told: pd.DataFrame,  # from `write_pictures`
 ) -> dict[str, int]:  # eyes, box, whole, uncut, left out -> pictures; those that occur

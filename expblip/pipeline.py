@@ -174,7 +174,7 @@ def run(
                 work.done[name] = "skipped"
                 if not missing:
                     work.problems[name] = str(fail_info.get_msg())
-                _say(f"{_count(work)} {name} skipped: " + (f"needs {', '.join(missing)}" if missing else work.problems[name]))
+                    _say(f"{_count(work)} {name} skipped: {work.problems[name]}")
 
         def skip_uptodate(self, task: Any) -> None:
             _say(f"{_count(work)} {task.name.removeprefix('stage:')} is up to date")

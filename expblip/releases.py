@@ -20,7 +20,7 @@ from .sheets import TableError
 
 # %% auto #0
 __all__ = ['MISSING', 'ReleaseError', 'Release', 'count_table', 'find_path', 'lines_of', 'label_table', 'plain_number',
-           'read_codes', 'au_cells', 'listing_of', 'picture_faults', 'release_records']
+           'read_codes', 'au_cells', 'listing_of', 'picture_faults', 'none_there', 'release_records']
 
 # %% ../nbs/api/releases.ipynb #3de7ae9a
 class ReleaseError(TableError):
@@ -46,7 +46,12 @@ class Release:
     def __str__(self) -> str:
         title = f"{self.name}: {len(self.records)} records" + (f" ({UNVERIFIED_MARK})" if self.unverified else "")
         left = [f"  {file}: {reason}" for file, reason in self.left_out.head(10).itertuples(index=False)]
-        parts = [title, self.counts.assign(difference=self.counts["found"] - self.counts["expected"]).to_string(index=False, na_rep="not known")]
+        counted = self.counts.assign(difference=self.counts["found"] - self.counts["expected"])
+        parts = [title, counted.astype(object).where(counted.notna(), "not known").to_string(index=False)]
+        if self.sequences is not None:
+            other = self.sequences[self.sequences["rows_found"] != self.sequences["rows"]]
+            parts += [f"{len(other)} of {len(self.sequences)} sequences have another number of coded frames than is known"]
+            parts += [other.head(10).to_string(index=False) + ("\n  ..." if len(other) > 10 else "")] if len(other) else []
         if len(self.left_out):
             reasons = self.left_out["reason"].value_counts()
             parts += [f"{len(self.left_out)} left out: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())]
@@ -161,7 +166,7 @@ def read_codes(
         for text, value in zip(texts, values):
             if value is None:
                 rows = table.index[which == list(texts).index(text)]
-                faults += [f"line {row}, column {name!r}, value {text!r}: must be {known}" for row in rows[:20]]
+                faults += [f"line {row}, column {name!r}, value {text!r}: must be {known}" for row in rows]
         out[:, k] = np.array([MISSING if value is None else value for value in values] or [MISSING], np.float32)[which] if len(table) else MISSING
     if faults:
         raise ReleaseError(where, faults)
@@ -227,6 +232,17 @@ def picture_faults(
     return reasons
 
 # %% ../nbs/api/releases.ipynb #4741ce6d
+def none_there(
+    root: str | Path,  # where the relative paths begin
+    images: Sequence[str],  # [N] paths the labels name
+    reasons: Sequence[str],  # "" or why a picture cannot be used
+) -> None:
+    "ReleaseError when labels were read and not one of their pictures is there."
+    if len(reasons) and all(reason == "missing" for reason in reasons):
+        raise ReleaseError(root, [f"labels of {len(reasons)} pictures were read, but none of the pictures is there, such as {images[0]!r}; "
+                                  "unpack the pictures as they were delivered, beside the labels"])
+
+
 def release_records(
     dataset: str,  # name of the data set
     root: str | Path,  # its folder

@@ -20,7 +20,8 @@ from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
 
 # %% auto #0
 __all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'PAPER', 'SIZE', 'ReportError', 'collect', 'board', 'shares', 'run_kind',
-           'table1', 'table2', 'probe_table', 'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
+           'table1', 'annotated', 'pictures', 'run_start', 'table2', 'probe_table', 'table5', 'costs', 'elapsed',
+           'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 NOT_YET, NO_COUNTERPART, ABSENT = "not measured yet", "–", "data set absent"
@@ -100,6 +101,7 @@ def _stack(
     values: pd.DataFrame,  # the board
     label: str,  # what our rows are called
     extra: Mapping[str, Mapping[str, str | None]],  # further rows of ours
+    start: Mapping[str, str],  # the paper's encoder and language model -> what our rows have in their place
     scale: float = 1.0,
     digits: int = 3,
 ) -> pd.DataFrame:
@@ -110,6 +112,8 @@ def _stack(
         head = {name: _print(row[name]) for name in heads}
         rows.append(head | {"source": PAPER} | {name: _print(row[name]) for name in figures})
         if number in ours:
+            model = head["model"].replace("ViT-G", start.get("ViT-G", "ViT-G"))
+            head = {name: start.get(text, text) for name, text in head.items()} | {"model": model}
             rows.append(head | {"source": label} | {name: _cell(values, ours[number].get(name), scale, digits) for name in figures})
     for model, cells in extra.items():
         blank = dict.fromkeys(heads, "")
@@ -145,13 +149,58 @@ def table1(
     rows += [cells(*place) for place in counts.index if place[0] not in twins.values()]
     return pd.DataFrame(rows, columns=["dataset", "annotation", "split", "source", "images", "subjects", "sampled"]).fillna("")
 
+# %% ../nbs/api/report.ipynb #90c1a002
+def annotated(
+    table: pd.DataFrame,  # as `table1` gives it
+    run: str | Path,  # the run's folder
+) -> pd.DataFrame:  # the same with `annotation` filled where it was empty
+    "What the run's own data sets are annotated with, from its records."
+    path = Path(run) / "shared" / "data" / "records.parquet"
+    if not (table["annotation"] == "").any() or not path.is_file():
+        return table
+    records = pd.read_parquet(path, columns=["dataset", "split", "au_present", "emotions"])
+    table = table.copy()
+    for (name, split), part in records.groupby(["dataset", "split"]):
+        kinds = [kind for kind, column in (("au", "au_present"), ("emotion", "emotions")) if part[column].notna().any()]
+        table.loc[(table["annotation"] == "") & (table["dataset"] == name) & (table["split"] == split), "annotation"] = "+".join(kinds) or "none"
+    return table
+
+
+def pictures(
+    run: str | Path,  # the run's folder
+    results: pd.DataFrame,  # as `collect` gives it
+) -> list[str]:  # sentences; none for the drawn world
+    "How faces were cut out, and which pictures were left out and why."
+    path, said = Path(run) / "shared" / "data" / "left_out.csv", []
+    if len(cut := shares(results, r"data/crops/(?P<how>.+)")):
+        said.append("Pictures by how the face was cut out: " + ", ".join(f"{how} {value:.0f}" for how, value in zip(cut["how"], cut["value"])) + ".")
+    if path.is_file() and len(gone := pd.read_csv(path)):
+        reasons = gone["fault"].str.replace(r"\(.*|[:;,].*", "", regex=True).str.strip().value_counts()
+        said.append(f"Left out: {len(gone)} pictures ({', '.join(f'{count} {reason}' for reason, count in reasons.items())}), "
+                    f"such as {gone['id'].iloc[0]}; all of them are listed in shared/data/left_out.csv.")
+    return said
+
 # %% ../nbs/api/report.ipynb #2c5a9128
 SIZE = ("ViT-G", "OPT-6.7B")
+
+
+def run_start(
+    run: str | Path,  # the run's folder
+) -> str:  # such as drawn-blip2; empty when no model was trained
+    "The name of what the run's models began as."
+    found = sorted(Path(run).glob("seed*/step2-*/config.json"))
+    return str((read_json(found[0]).get("start") or {}).get("name", "")) if found else ""
+
+
+def _named(kind: Kind, start: str) -> dict[str, str]:
+    "How rows of ours are called that stand beside ViT-G and OPT-6.7B; the drawn world's say in `source` what they are."
+    return {SIZE[0]: f"encoder of {start}", SIZE[1]: f"LM of {start}"} if start and not kind.truth else {}
 
 
 def table2(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
+    start: str = "",  # what the run's models began as (`run_start`); rows of real faces are called by it
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours; then blind, majority and oracle rows
     "METEOR and ROUGE-L of AU captions."
     kind, paper, figures = run_kind(results), paper_table(2), {"meteor": "meteor", "rouge": "rouge_l", "ada_sim": "ada_sim"}
@@ -168,13 +217,14 @@ def table2(
     extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
     formats = LABELS if kind.truth else ("au", "mix")  # the others state emotions, which no image with AU labels has but in the drawn world
     extra |= {f"oracle, {model} format": names(f"oracle-{model}", "none") for model in formats}
-    return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra)
+    return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start))
 
 # %% ../nbs/api/report.ipynb #2036568d
 def probe_table(
     results: pd.DataFrame,  # as `collect` gives it
     number: int,  # 3 or 4
     reading: str = "pooled",  # pooled or flattened
+    start: str = "",  # what the run's models began as (`run_start`); rows of real faces are called by it
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours where there is a counterpart
     "Linear probes of image encoders and Q-Formers."
     kind, paper, emotions = run_kind(results), paper_table(number), {"affectnet_accuracy": "emotion_accuracy"}
@@ -187,7 +237,8 @@ def probe_table(
     rows = {f"{PARTS[part]}({LABELS[model]})": names(model, part) for model in LABELS for part in PARTS}
     rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": {name: gone.get(name, "") for name in figures}}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
-    return _stack(paper, ["model"], ours, board(results), kind.label, {"QFormer before training": names("blip2", "qformer")}, 100, 1)
+    further = {"QFormer before training": names("blip2", "qformer")}
+    return _stack(paper, ["model"], ours, board(results), kind.label, further, _named(kind, start), 100, 1)
 
 # %% ../nbs/api/report.ipynb #4ba2d96a
 def table5(

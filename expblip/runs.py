@@ -191,12 +191,12 @@ def summary(
     if total["train_cpu_seconds"]:
         rest = total["cpu_seconds"] / total["train_cpu_seconds"] - 1
         lines.append(f"bare training steps: {total['train_seconds']:.0f} s, {total['train_cpu_seconds']:.0f} CPU-s; all the rest {rest:.0%} on top")
-    for name in [name for name, state in work.done.items() if state == "failed"]:
-        lines.append(f"FAILED {name}: {work.problems[name].splitlines()[0]}  ({work.instances[name].out}/notebook.failed.ipynb)")
-    for name in [name for name, state in work.done.items() if state == "skipped"]:
-        lines.append(f"skipped {name}")
     for instance in work.instances.values():
         if instance.stage == "report" and work.done.get(instance.name) in ("done", "fresh"):
             html = work.root / instance.out / "report.html"
             lines.append(f"report: {instance.out}/notebook.ipynb" + (f", {instance.out}/report.html" if html.exists() else ""))
+    if skipped := [name for name, state in work.done.items() if state == "skipped"]:
+        lines.append(f"skipped, since they need what failed: {', '.join(skipped)}")
+    for name in [name for name, state in work.done.items() if state == "failed"]:  # last, where it is read
+        lines.append(f"FAILED {name}: {work.problems[name]}\n  see {work.instances[name].out}/notebook.failed.ipynb")
     return "\n".join(lines)

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from .facs import AUS, au
-from .releases import (MISSING, Release, ReleaseError, count_table, find_path, label_table, lines_of, listing_of, picture_faults, read_codes,
-                              release_records)
+from .releases import (MISSING, Release, ReleaseError, count_table, find_path, label_table, lines_of, listing_of, none_there, picture_faults,
+                              read_codes, release_records)
 from .sampling import random_split, set_apart
 from .sheets import read_table
 
@@ -29,16 +29,18 @@ def on_disk(
     root: str | Path,  # where the relative paths begin
     options: Sequence[Sequence[str]],  # for each picture the paths it may have, the usual one first
 ) -> list[str]:  # for each picture the path that is there; the usual one when none is
-    "Find pictures whatever the case of their names."
-    known: dict[str, dict[str, str]] = {}
+    "Find pictures whatever the case of the letters in their paths."
+    known: dict[str, tuple[str, dict[str, str]]] = {}
 
     def there(path: str) -> str | None:
         folder, _, name = path.rpartition("/")
         if folder not in known:
-            files = listing_of(Path(root) / folder)
-            known[folder] = {file.lower(): file for file in files} | {file: file for file in files}
-        found = known[folder].get(name) or known[folder].get(name.lower())
-        return found and f"{folder}/{found}".lstrip("/")
+            place = find_path(root, folder, optional=True) or Path(root) / folder
+            files = listing_of(place)
+            known[folder] = place.relative_to(root).as_posix(), {file.lower(): file for file in files} | {file: file for file in files}
+        real, names = known[folder]
+        found = names.get(name) or names.get(name.lower())
+        return found and (found if real == "." else f"{real}/{found}")
 
     return [next((found for path in paths if (found := there(path))), paths[0]) for paths in options]
 
@@ -70,12 +72,13 @@ def wild_release(
     decode: bool = False,  # decode every picture to find broken ones
     **labels: Any,  # labels, aus or emotions for `release_records`
 ) -> Release:  # the pictures that can be used, and all others with the reason
-    "Look for pictures, split them and count them; ValueError when a share is not from 0 to 1."
+    "Look for pictures, split them and count them; ReleaseError when none is there, ValueError when a share is not from 0 to 1."
     if not (0 <= test <= 1 and 0 <= val <= 1):
         raise ValueError(f"test is {test} and val is {val}: both are shares from 0 to 1")
     why = np.array(reasons, dtype=object)
     good = why == ""
     why[good] = picture_faults(root, np.array(images, dtype=object)[good], decode)
+    none_there(root, images, why[good])
     fine = np.flatnonzero(why == "")
     parts = np.array(["train"] * len(images) if split is None else split, dtype=object)
     if split is None:

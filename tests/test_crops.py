@@ -163,7 +163,7 @@ def test_a_fine_pattern_does_not_flicker():
     ([], {}, "no face was found; use a picture in which somebody looks at the camera"),
     ([(9, 9, 47, 47)], {}, "the largest face is 47 x 47 pixels, 48 are needed"),
     ([(9, 9, 47, 47)], {"none": "whole"}, "the largest face is 47 x 47"),
-    ([(9, 9, 100, 100), (200, 9, 110, 110)], {}, "2 faces of nearly the same size; .*many='largest'"),
+    ([(9, 9, 100, 100), (200, 9, 110, 110)], {}, "2 faces of nearly the same size; .*many=largest"),
     ([(9, 9, 100, 100), (200, 9, 110, 110), (99, 99, 100, 100), (99, 99, 50, 50)], {}, "3 faces of nearly"),
     ([], {"none": "whole", "min_side": 301}, "the picture is 400 x 300 pixels, 301 are needed"),
 ])

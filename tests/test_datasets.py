@@ -72,3 +72,34 @@ def test_fixtures_are_known_as_such_and_never_beside_delivered_data(root, tmp_pa
         load_folder(tmp_path)
     (tmp_path / 'rafdb' / FIXTURE).unlink()
     assert not are_fixtures(tmp_path) and len(load_folder(tmp_path)) == 2
+
+
+@pytest.mark.parametrize('text, told', [
+    ('disfa: {threshold: two}', "disfa, threshold, value 'two': must be int"), ('bp4d: {offset: a}', "bp4d, offset, value 'a': must be int"),
+    ('disfa: {val: lots}', "disfa, val, value 'lots': must be float"), ('disfa: {test: 3}', 'disfa, test, value 3: must be Iterable'),
+    ('gft: {form: 3}', 'gft, form, value 3: must be a mapping'), ('gft: {form: {codes: [0, 1]}}', 'codes must map each code'),
+    ('gft: {form: {codes: {"-1": absent}}}', "codes: '-1' means 'absent'"), ('disfa: {rule: 3}', 'disfa, rule, value 3: must be a mapping'),
+    ('disfa: {rule: {grid: 11}}', 'a remainder from 0 to 9'), ('disfa: {rule: {phase: 1}}', 'phase'),
+    ('disfa: {camera: middle}', "disfa: camera is 'middle'"),
+    ('rafau: {test: 5}', 'rafau: test is 5.0'), ('affectnet: {layout: foo}', "affectnet: layout is 'foo'")])
+def test_values_of_options_at_fault(root, tmp_path, text, told):
+    place = tmp_path / 'fixtures'
+    for name in {'bp4d', text.split(':')[0]}: shutil.copytree(root / name, place / name)
+    (place / 'options.yaml').write_text(text)
+    with pytest.raises(ReleaseError) as caught: load_folder(place)
+    assert told in str(caught.value) and 'options.yaml' in str(caught.value)
+
+
+def test_options_that_help(root, tmp_path):
+    "A reading of the sampling rule, one name where several may stand, a whole number for a share, a quoted code with a decimal."
+    place = shutil.copytree(root, tmp_path / 'fixtures')
+    for name in set(LOADERS) - {'disfa', 'gft'}: shutil.rmtree(place / name)
+    form = 'gft: {test: 3, form: {codes: {"0.0": 0, "1": 1, "-1": null}}}'
+    (place / 'options.yaml').write_text(f'disfa: {{rule: {{every: 5, grid: 1}}, test: SN003, val: 0}}\n{form}\n')
+    disfa, gft = load_folder(place)
+    assert disfa.name == 'disfa' and set(disfa.records[disfa.records.split == 'test'].subject) == {'SN003'} and len(gft.records)
+
+
+def test_two_folders_of_one_set(tmp_path):
+    for name in ('RAF-AU', 'raf_au'): (tmp_path / name).mkdir()
+    with pytest.raises(ReleaseError, match='RAF-AU and raf_au are both rafau; keep one'): data_sets_in(tmp_path)

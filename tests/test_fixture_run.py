@@ -45,3 +45,13 @@ def test_the_papers_tables_are_filled_and_say_what_these_faces_are(run):
     ours = table[table['source'] != 'paper']
     sampled = {(name.split(',')[0].lower(), split): word for name, split, word in zip(ours['dataset'], ours['split'], ours['sampled'])}
     assert [sampled[name, split] for name in ('bp4d', 'disfa') for split in ('train', 'test')] == ['yes', 'no'] * 2
+
+
+def test_the_report_claims_no_model_or_picture_that_is_not_the_runs_own(run):
+    page = (run / 'report/report.html').read_text()
+    two, three = pd.read_csv(run / 'report/table2.csv'), pd.read_csv(run / 'report/table3_pooled.csv')
+    ours = two[two['source'] != 'paper']
+    assert not set(ours['llm']) & {'OPT-6.7B'} and 'LM of drawn-blip2' in set(ours['llm'])
+    assert not three[three['source'] != 'paper']['model'].str.contains('ViT-G').any()
+    assert 'Left out: ' in page and 'left_out.csv' in page and 'Pictures by how the face was cut out: ' in page
+    assert (run / 'seed0/caption-au/predictions.csv').read_text().startswith('record,decode,text')

@@ -37,7 +37,7 @@ def test_what_cannot_be_read_is_named(tmp_path, content):
     if content is None:
         Image.new("RGB", (64, 64)).save(file); content = file.read_bytes()[:200]  # cut off
     file.write_bytes(content)
-    with pytest.raises(ImageError, match="face.jpg: cannot be read as an image.*repair or remove"): read_image(file, 8)
+    with pytest.raises(ImageError, match="face.jpg: cannot be read as a picture.*repair or remove"): read_image(file, 8)
     with pytest.raises(ImageError, match="gone.png"): read_image(tmp_path / "gone.png", 8)
 
 
@@ -88,3 +88,16 @@ def test_about_half_is_mirrored_and_nothing_else(pictures):
     same = [(v - plain).abs().max() < 1e-3 for v in x]
     turned = [(v.flip(-1) - plain).abs().max() < 1e-3 for v in x]
     assert all(a != b for a, b in zip(same, turned)) and 70 < sum(turned) < 130
+
+
+@pytest.mark.parametrize("how", ["picture", "face"])
+def test_cut_or_not_a_picture_is_decoded_in_one_way(tmp_path, how):
+    "Sixteen bits are scaled, transparency lies on white, and floating-point pixels are refused, cut out or whole."
+    from expblip.crops import FoundFace, crop_face
+    def take(path):
+        return read_image(path, 32) if how == "picture" else crop_face(path, 32, lambda p: [FoundFace((0, 0, 64, 64))]).picture
+    Image.fromarray(np.full((64, 64), 0x4000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.fromarray(np.full((64, 64), 0.5, np.float32)).save(tmp_path / "float.tif")
+    assert (take(tmp_path / "deep.png") == 0x40).all() and (take(tmp_path / "clear.png") == 255).all()
+    with pytest.raises(ValueError, match="float.tif.*floating-point"): take(tmp_path / "float.tif")

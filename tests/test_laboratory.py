@@ -143,3 +143,116 @@ def test_readings_of_the_rule_are_counted(trees):
     assert {'labels', 'from 1', 'from 2', 'intensity'} == set(table.labels)
     more = table.groupby('labels').images.max()
     assert more['intensity'] >= more['from 2']
+
+
+# ---------------------------------------------------------------- what delivered folders do to a loader
+
+def extracted(root, subject='SN001', first=1, count=30, lacking=()):
+    "Frames of DISFA as an extracting program writes them."
+    from expblip.fixtures import save_picture, wild_faces
+    face = wild_faces(1, size=48)[0].picture
+    for folder in sorted((root / 'ActionUnit_Labels').iterdir()):
+        for k in range(first, first + count):
+            if k not in lacking: save_picture(face, root / 'frames' / folder.name / f'{k:05d}.png')
+    return root
+
+
+@pytest.mark.parametrize('first', [0, 1])
+def test_extracted_frames_keep_their_labels_whatever_lies_beside_them(copy, first):
+    root = extracted(copy('disfa'), first=first, lacking=(first + 4,))
+    for name in ('.DS_Store', 'Thumbs.db', 'list.txt'): (root / 'frames/SN001' / name).write_bytes(b'x')
+    disfa = load_disfa(root, rule=EVERY, pictures='frames')
+    assert [int(image.rpartition('/')[2][:5]) - first + 1 for image in disfa.records.image] == disfa.records.frame.tolist()
+    assert set(disfa.left_out.reason) == {'missing'} and 5 not in set(disfa.records.frame)
+
+
+@pytest.mark.parametrize('first, count', [(1, 33), (1, 28), (1, 29), (0, 33), (2, 30)])
+def test_surplus_or_ambiguous_extracted_frames_are_refused(copy, first, count):
+    told = rf'frames.SN001: 1 fault\n  holds pictures {first} to {first + count - 1}, but the labels are of frames 1 to 30'
+    with pytest.raises(ReleaseError, match=told):
+        load_disfa(extracted(copy('disfa'), first=first, count=count), pictures='frames')
+
+
+def test_disfa_labels_that_count_from_0_are_refused(copy):
+    root = copy('disfa')
+    for path in (root / 'ActionUnit_Labels/SN001').glob('*.txt'):
+        path.write_text(''.join(f'{int(line.split(",")[0]) - 1},{line.split(",")[1]}\n' for line in path.read_text().split()))
+    with pytest.raises(ReleaseError, match=r"SN001_au1.txt: 1 fault\n  line 1, column 'frame', value 0: frames of DISFA count from 1"):
+        load_disfa(root)
+
+
+@pytest.mark.parametrize('line', ['1 0', '1,0,0', ''])
+def test_a_disfa_file_of_another_shape_is_named(copy, line):
+    root = copy('disfa')
+    (root / 'ActionUnit_Labels/SN002/SN002_au4.txt').write_text(f'{line}\n' * 30)
+    with pytest.raises(ReleaseError, match='SN002_au4.txt'): load_disfa(root)
+
+
+def test_bad_landmarks_cannot_be_dropped_without_the_list(trees, monkeypatch):
+    monkeypatch.setattr('expblip.laboratory.facts', lambda name: None)
+    with pytest.raises(ReleaseError, match='disfa_bad_landmarks.csv: 1 fault\n  no such file here, so no frame can be dropped'):
+        load_disfa(trees[0] / 'disfa', drop_bad_landmarks=True)
+
+
+def test_letters_of_any_case(copy, trees):
+    "Copies pass through systems that change the case of letters; nothing is lost for that."
+    root = copy('bp4d')
+    pictures = next(path for path in root.iterdir() if (path / 'F001').is_dir()) if not (root / 'F001').is_dir() else root
+    (pictures / 'F001').rename(pictures / 'f001')
+    labels = sorted(path for path in root.rglob('*.csv'))[0]
+    labels.rename(labels.with_suffix('.CSV'))
+    assert len(load_bp4d(root, rule=EVERY).records) == len(load_bp4d(trees[0] / 'bp4d', rule=EVERY).records)
+    root = copy('disfa')
+    (root / 'ActionUnit_Labels/SN002').rename(root / 'ActionUnit_Labels/sn002')
+    path = root / 'ActionUnit_Labels/SN001/SN001_au1.txt'
+    path.rename(path.with_name('SN001_AU1.TXT'))
+    assert len(load_disfa(root, rule=EVERY).records) == len(load_disfa(trees[0] / 'disfa', rule=EVERY).records)
+
+
+def test_two_columns_or_pictures_of_one_number_are_refused(copy):
+    root = copy('bp4d')
+    path = sorted(root.rglob('*_T*.csv'))[0]
+    head, *rest = path.read_text().split('\n')
+    path.write_text('\n'.join([f'{head},01', *(f'{line},1' if line else '' for line in rest)]))
+    with pytest.raises(ReleaseError, match=r"columns '1' and '01' are both AU 1"): load_bp4d(root)
+    root = copy('gft')
+    path = sorted(root.glob('*.csv'))[0]
+    head, *rest = path.read_text().split('\n')
+    path.write_text('\n'.join([f'{head},AU1', *(f'{line},1' if line else '' for line in rest)]))
+    with pytest.raises(ReleaseError, match='are both AU 1;'): load_gft(root, CODES, test=3)
+
+
+def test_one_picture_number_twice_is_refused(copy):
+    root = copy('bp4d')
+    picture = sorted(root.rglob('*.jpg'))[5]
+    shutil.copy(picture, picture.with_name(f'00{picture.name}'))
+    with pytest.raises(ReleaseError, match='are both picture'): load_bp4d(root)
+
+
+def test_labels_without_any_picture_stop_the_loader(copy):
+    root = copy('bp4d')
+    for path in root.rglob('*.jpg'): path.unlink()
+    with pytest.raises(ReleaseError, match=r'labels of \d+ pictures were read, but none of the pictures is there, such as'): load_bp4d(root)
+
+
+def test_gft_files_at_fault_are_named(copy):
+    root = copy('gft')
+    first, second, *_ = sorted(root.glob('*.csv'))
+    shutil.copy(first, root / f'{first.stem}_again.csv')
+    with pytest.raises(ReleaseError, match='again.csv: 1 fault\n  is a second label file of'): load_gft(root, CODES, test=3)
+    (root / f'{first.stem}_again.csv').unlink()
+    second.write_text(second.read_text().split('\n')[0] + '\n')
+    with pytest.raises(ReleaseError, match='has no line below its header'): load_gft(root, CODES, test=3)
+
+
+@pytest.mark.parametrize('given, told', [
+    ({'codes': {'-1': 2}}, "codes: '-1' means 2"), ({'subject': '('}, 'no regular expression'), ({'subject': 'a'}, 'needs a group'),
+    ({'image': '{who}.jpg'}, 'its gaps may be')])
+def test_a_gft_format_at_fault(given, told):
+    with pytest.raises(ValueError, match=told): GftFormat(**given)
+
+
+def test_cut_label_files_are_seen_in_the_table_of_sequences(copy):
+    "DISFA has 4,845 frames a person: every fixture is shorter, and says so."
+    said = str(load_disfa(copy('disfa'), rule=EVERY))
+    assert '4 of 4 sequences have another number of coded frames than is known' in said and '<NA>' not in said

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from expblip.manifest import environment, outside_files
+from expblip.manifest import environment, file_states, outside_files
 
 
 @pytest.mark.parametrize("header", ["image,subject", "\ufeffimage,subject", " image , subject"])
@@ -22,7 +22,26 @@ def test_patterns_still_work(tmp_path):
         (tmp_path / name).write_text("x")
     found = lambda pattern: [name.removeprefix(f"{tmp_path}/") for name in outside_files([pattern], tmp_path)]
     assert found("a/*.json") == ["a/1.json"] and found("a/**/*.json") == ["a/1.json", "a/b/2.json"] and found("a/b/[0-9].json") == ["a/b/2.json"]
-    assert len(found("a")) == 3 and found("none/*.json") == [] and found("none.csv") == []
+    assert found("a") == ["a"] and found("none/*.json") == [] and found("none.csv") == []
+
+
+def test_a_folder_is_known_by_names_sizes_and_times_and_links_are_followed(tmp_path):
+    "Delivered data sets are linked into place, and too large to be read before anything runs."
+    delivered, data = tmp_path / "delivered", tmp_path / "data"
+    (delivered / "aligned").mkdir(parents=True), data.mkdir()
+    (delivered / "labels.txt").write_text("1.jpg 12")
+    (delivered / "aligned" / "1.jpg").write_bytes(b"x")
+    (data / "rafau").symlink_to(delivered)
+    (delivered / "circle").symlink_to(data)
+    state = lambda: file_states(tmp_path, outside_files(["data"], tmp_path))[str(data)]["sha256"]
+    first = state()
+    assert state() == first
+    (delivered / "labels.txt").write_text("1.jpg 12+25")
+    second = state()
+    (delivered / "aligned" / "2.jpg").write_bytes(b"x")
+    assert len({first, second, state()}) == 3
+    (delivered / "aligned" / "2.jpg").unlink()
+    assert state() == second
 
 
 def test_a_table_at_fault_names_no_picture(tmp_path):

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("asked, name", [
     ("DATA=data/user/photos.csv", "photos"), ("DATA=my (own) faces.v2.csv", "my--own--faces.v2"), ("DATA=photos.csv RUN=other", "other"),
+    ("DATA=фото.csv", "photos"), ("DATA=data/user/album", "album"),
     ("", "tiny"), ("SCALE=smoke", "smoke")])
 def test_make_names_the_run_like_the_table(tmp_path, asked, name):
     for file in ("Makefile", "requirements.lock"):

@@ -49,8 +49,8 @@ def test_a_folder_is_no_table(tmp_path):
 
 
 @pytest.mark.parametrize("text, fault", [
-    ("image\na.jpg\ncut.jpg\n", r"line 3, column 'image', value 'cut.jpg': unreadable image"),
-    ("image\nzero.jpg\n", r"line 2.*zero.jpg.*unreadable"),
+    ("image\na.jpg\ncut.jpg\n", r"line 3, column 'image', value 'cut.jpg': cannot be read as a picture"),
+    ("image\nzero.jpg\n", r"line 2.*zero.jpg.*cannot be read"),
     ("image\nnone.jpg\n", r"line 2.*none.jpg.*no such file"),
     ("image,emotions\na.jpg,happy\nb.jpg,hapy\n", r"line 3, column 'emotions', value 'hapy'"),
     ("image,au_present\na.jpg,1+99\n", r"line 2, column 'au_present', value '1\+99'"),
@@ -140,9 +140,16 @@ def test_a_folder_at_fault(photos, tmp_path):
         read_folder(tmp_path / "heic")
     for name in ("cut.jpg", "zero.png"):
         (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes()[:300] if name == "cut.jpg" else b"")
-    with pytest.raises(RecordError, match="(?s)2 faults.*picture 'cut.jpg': unreadable image.*picture 'zero.png'") as caught:
+    with pytest.raises(RecordError, match="(?s)2 faults.*picture 'cut.jpg': cannot be read as a picture.*picture 'zero.png'") as caught:
         read_folder(tmp_path)
     assert not any(str(tmp_path) in fault for fault in caught.value.faults)
     photos("\ufeffimage,subject\na.jpg,1\n")
     with pytest.raises(RecordError, match="holds the table 'photos.csv'; name that"):
         read_folder(tmp_path)
+
+
+def test_a_linked_folder_belongs_to_the_album(tmp_path):
+    (tmp_path / "album").mkdir(), (tmp_path / "elsewhere").mkdir()
+    for place in ("album/a.png", "elsewhere/b.png"): Image.new("RGB", (32, 32)).save(tmp_path / place)
+    (tmp_path / "album" / "more").symlink_to(tmp_path / "elsewhere")
+    assert read_folder(tmp_path / "album")["id"].tolist() == ["photos/a.png", "photos/more/b.png"]

@@ -138,3 +138,20 @@ def test_frames_that_a_film_does_not_have_are_faults_of_their_rows(tmp_path):
     assert 'ends after frame 5, but frame 9' in told['fault'][2] and 'no such file' in told['fault'][4]
     stack = np.load(tmp_path / 's.npy')
     assert stack[0].mean() > 180 and stack[1].mean() < 10 and stack[3].mean() < 10
+
+
+def test_faults_of_table_and_pictures_come_together_with_their_lines(album, tmp_path):
+    (album / 'torn.jpg').write_bytes((album / '0.jpg').read_bytes()[:900])
+    rows = ['image,emotions', '0.jpg,happiness', 'nobody.jpg,happiness', 'torn.jpg,', '1.jpg,hapy']
+    (album / 'bad.csv').write_text('\n'.join(rows))
+    with pytest.raises(papermill.PapermillExecutionError) as caught: stage(tmp_path, data=str(album / 'bad.csv'))
+    text = str(caught.value)
+    told = ("line 3, column 'image', value 'nobody.jpg': no face", "line 4, column 'image', value 'torn.jpg': cannot be read",
+            "line 5, column 'emotions', value 'hapy'")
+    assert all(part in text for part in told)
+    (album / 'bad.csv').write_text('\n'.join([*rows[:4], '2.jpg,happiness']))
+    with pytest.raises(papermill.PapermillExecutionError, match=r"line 3, column 'image', '[^']*nobody.jpg': no face") as caught:
+        stage(tmp_path, data=str(album / 'bad.csv'))
+    assert "line 4, column 'image'" in str(caught.value)
+    records, _ = stage(tmp_path, data=str(album / 'bad.csv'), faults='skip')
+    assert not records['id'].str.contains('torn|nobody').any() and len(records)

@@ -577,3 +577,33 @@ def test_faceme_columns_and_mapping(own):
     assert len(named.records) > len(talk.records) and {tuple(x) for x in talk.records['emotions']} == {('contempt',)}
     with pytest.raises(ValueError, match='unknown emotion'):
         load_faceme(at, image='file', label='what', votes='n', emotions={'talking': 'chatty'})
+
+# ---------------------------------------------------------------- what delivered folders do to a loader
+
+@pytest.mark.parametrize('name, load, folder', [('rafau', load_rafau, 'aligned'), ('rafdb', load_rafdb, 'aligned')])
+def test_a_folder_in_another_case(own, trees, name, load, folder):
+    at = own(name)
+    place = next(path for path in at.rglob(folder) if path.is_dir())
+    place.rename(place.with_name(folder.capitalize()))
+    assert len(load(at).records) == len(load(trees(name)[0]).records) > 0
+
+def test_labels_without_any_picture(own):
+    at = own('rafau')
+    shutil.rmtree(at / 'aligned')
+    with pytest.raises(ReleaseError, match=r"labels of \d+ pictures were read, but none of the pictures is there, such as 'aligned/"):
+        load_rafau(at)
+
+def test_an_empty_rafdb_list(own):
+    at = own('rafdb')
+    next(at.rglob('list_*.txt')).write_text('\n')
+    with pytest.raises(ReleaseError, match='names no picture'): load_rafdb(at)
+
+def test_faceme_has_few_annotators(own):
+    at = own('faceme')
+    path = at / 'labels.csv'
+    lines = path.read_text().splitlines()
+    column = lines[0].split(',').index('votes')
+    cells = lines[1].split(',')
+    cells[column] = '999'
+    path.write_text('\n'.join([lines[0], ','.join(cells), *lines[2:]]))
+    with pytest.raises(ReleaseError, match="line 2, column 'votes', value '999': must be a whole number from 0 to 10"): load_faceme(at)
