@@ -184,3 +184,36 @@ def test_the_pipeline_records_the_model_and_nothing_of_the_key(project, address)
     assert sum(manifest["llm"]["answered"].values()) == len(Server.calls) > 0 and Server.keys == {f"Bearer {KEY}"}
     hits = [str(path) for path in (project / "outputs").rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert hits == [] and KEY not in got.stdout + got.stderr
+
+
+def test_a_failed_pipeline_shows_the_cause_and_nothing_of_the_key(project, monkeypatch):
+    "A server that refuses the key, and repeats it in its answer: the failed notebook with its traceback, logs and output hold none of it."
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "type": "invalid_request_error", "code": "invalid_api_key"}})
+            self.send_response(401)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_): pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("expblip", "nbs", "pipeline.yaml", "dodo.py", "pyproject.toml"):
+        (project / name).symlink_to(ROOT / name)
+    knobs = {"writer": "llm", "llm_model": "tiny", "base_url": f"http://127.0.0.1:{server.server_port}/v1", "price": "local"}
+    options = [part for name, value in knobs.items() for part in ("-p", f"synthesize.{name}={value}")]
+    command = [sys.executable, "-m", "expblip.pipeline", "run", "--run", "llm", "--scale", "smoke", "--only", "synthesize", *options]
+    got = subprocess.run(command, cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}, capture_output=True, text=True)
+    server.shutdown()
+    server.server_close()
+    assert got.returncode == 1 and "FAILED shared/synthesize" in got.stdout and "key" in got.stdout
+    failed = project / "outputs/llm/shared/synthesize/notebook.failed.ipynb"
+    assert "Traceback" in failed.read_text() or '"output_type": "error"' in failed.read_text()
+    hits = [str(path) for path in project.rglob("*") if path.is_file() and not path.is_symlink() and "nbs" not in path.parts
+            and "expblip" not in path.parts and KEY.encode() in path.read_bytes()]
+    assert hits == [] and KEY not in got.stdout + got.stderr
