@@ -19,13 +19,14 @@ from .io import read_json
 from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
 
 # %% auto #0
-__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'PAPER', 'SIZE', 'ReportError', 'collect', 'board', 'shares', 'run_kind',
-           'table1', 'annotated', 'pictures', 'run_start', 'table2', 'probe_table', 'table5', 'costs', 'elapsed',
-           'cost_summary', 'logs']
+__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'UNTRAINED', 'ReportError', 'collect', 'board',
+           'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5',
+           'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
-NOT_YET, NO_COUNTERPART, ABSENT = "not measured yet", "–", "data set absent"
+NOT_YET, NO_COUNTERPART, ABSENT, NO_F1 = "not measured yet", "–", "data set absent", "no F1"
 PAPER = "paper"
+SIZE = ("ViT-G", "OPT-6.7B")  # the paper's largest encoder and language model
 
 
 class ReportError(ValueError):
@@ -85,13 +86,20 @@ def run_kind(
 
 # %% ../nbs/api/report.ipynb #55d667b5
 def _cell(values: pd.DataFrame, name: str | None, scale: float, digits: int) -> str:
-    if name in (None, ABSENT):
+    if name in (None, ABSENT, NO_F1):
         return name or NO_COUNTERPART
     return (spread_text(values.loc[name].to_numpy(float), digits, scale) if name in values.index else "") or NOT_YET
 
 
 def _print(value: Any) -> str:
     return NO_COUNTERPART if value is None or value != value else f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _own(text: str, own: Mapping[str, str]) -> str:
+    "A name of the paper's, with our encoder and language model in place of its large ones."
+    for theirs, ours in own.items():
+        text = text.replace(theirs, ours)
+    return text
 
 
 def _stack(
@@ -101,7 +109,7 @@ def _stack(
     values: pd.DataFrame,  # the board
     label: str,  # what our rows are called
     extra: Mapping[str, Mapping[str, str | None]],  # further rows of ours
-    start: Mapping[str, str],  # the paper's encoder and language model -> what our rows have in their place
+    own: Mapping[str, str],  # the paper's large encoder and language model -> what our rows have in their place
     scale: float = 1.0,
     digits: int = 3,
 ) -> pd.DataFrame:
@@ -112,8 +120,8 @@ def _stack(
         head = {name: _print(row[name]) for name in heads}
         rows.append(head | {"source": PAPER} | {name: _print(row[name]) for name in figures})
         if number in ours:
-            model = head["model"].replace("ViT-G", start.get("ViT-G", "ViT-G"))
-            head = {name: start.get(text, text) for name, text in head.items()} | {"model": model}
+            if head.get("llm", SIZE[1]) == SIZE[1]:  # of the paper's sizes ours stands beside the largest
+                head = {name: _own(text, own) for name, text in head.items()}
             rows.append(head | {"source": label} | {name: _cell(values, ours[number].get(name), scale, digits) for name in figures})
     for model, cells in extra.items():
         blank = dict.fromkeys(heads, "")
@@ -165,36 +173,20 @@ def annotated(
         table.loc[(table["annotation"] == "") & (table["dataset"] == name) & (table["split"] == split), "annotation"] = "+".join(kinds) or "none"
     return table
 
-
-def pictures(
-    run: str | Path,  # the run's folder
-    results: pd.DataFrame,  # as `collect` gives it
-) -> list[str]:  # sentences; none for the drawn world
-    "How faces were cut out, and which pictures were left out and why."
-    path, said = Path(run) / "shared" / "data" / "left_out.csv", []
-    if len(cut := shares(results, r"data/crops/(?P<how>.+)")):
-        said.append("Pictures by how the face was cut out: " + ", ".join(f"{how} {value:.0f}" for how, value in zip(cut["how"], cut["value"])) + ".")
-    if path.is_file() and len(gone := pd.read_csv(path)):
-        reasons = gone["fault"].str.replace(r"\(.*|[:;,].*", "", regex=True).str.strip().value_counts()
-        said.append(f"Left out: {len(gone)} pictures ({', '.join(f'{count} {reason}' for reason, count in reasons.items())}), "
-                    f"such as {gone['id'].iloc[0]}; all of them are listed in shared/data/left_out.csv.")
-    return said
-
 # %% ../nbs/api/report.ipynb #2c5a9128
-SIZE = ("ViT-G", "OPT-6.7B")
-
-
 def run_start(
     run: str | Path,  # the run's folder
-) -> str:  # such as drawn-blip2; empty when no model was trained
-    "The name of what the run's models began as."
-    found = sorted(Path(run).glob("seed*/step2-*/config.json"))
-    return str((read_json(found[0]).get("start") or {}).get("name", "")) if found else ""
+) -> str:  # such as drawn-blip2; empty when nothing was trained or captioned
+    "The name of what the run's models began as; several are joined by /."
+    made = [read_json(path).get("start") or {} for path in sorted(Path(run).glob("seed*/step2-*/config.json"))]
+    asked = [read_json(path).get("all_params") or {} for path in sorted(Path(run).glob("seed*/caption-*/manifest.json"))]
+    names = [str(start.get("name", "")) for start in made] or [Path(str(params.get("init", ""))).name for params in asked]
+    return "/".join(dict.fromkeys(filter(None, names)))
 
 
 def _named(kind: Kind, start: str) -> dict[str, str]:
     "How rows of ours are called that stand beside ViT-G and OPT-6.7B; the drawn world's say in `source` what they are."
-    return {SIZE[0]: f"encoder of {start}", SIZE[1]: f"LM of {start}"} if start and not kind.truth else {}
+    return {} if kind.truth else {SIZE[0]: f"encoder of {start or 'this run'}", SIZE[1]: f"LM of {start or 'this run'}"}
 
 
 def table2(
@@ -220,6 +212,9 @@ def table2(
     return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start))
 
 # %% ../nbs/api/report.ipynb #2036568d
+UNTRAINED = "QFormer before training"
+
+
 def probe_table(
     results: pd.DataFrame,  # as `collect` gives it
     number: int,  # 3 or 4
@@ -231,14 +226,52 @@ def probe_table(
     figures = {name: "affectnet" if name in emotions else "bp4d" if number == 3 else "rafau" for name in paper.columns if name != "model"}
     gone: dict[str, str | None] = {name: ABSENT for name, dataset in figures.items() if dataset in kind.absent}
 
+    values = board(results)
+
     def names(model: str, part: str) -> dict[str, str | None]:
-        return {name: f"table{number}/{model}/{part}/{reading}/{emotions.get(name, name)}" for name in figures} | gone
+        place = f"table{number}/{model}/{part}/{reading}"
+        lost = () if kind.truth or f"{place}/avg" not in values.index else [name for name in figures if name.startswith("AU")]
+        return ({name: f"{place}/{emotions.get(name, name)}" for name in figures}
+                | {name: NO_F1 for name in lost if f"{place}/{name}" not in values.index} | gone)
 
     rows = {f"{PARTS[part]}({LABELS[model]})": names(model, part) for model in LABELS for part in PARTS}
     rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": {name: gone.get(name, "") for name in figures}}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
-    further = {"QFormer before training": names("blip2", "qformer")}
-    return _stack(paper, ["model"], ours, board(results), kind.label, further, _named(kind, start), 100, 1)
+    further = {UNTRAINED: names("blip2", "qformer")}
+    return _stack(paper, ["model"], ours, values, kind.label, further, _named(kind, start), 100, 1)
+
+
+def uneven(
+    results: pd.DataFrame,  # as `collect` gives it
+    number: int,  # 3 or 4
+    reading: str = "pooled",  # pooled or flattened
+    start: str = "",  # as in `probe_table`
+) -> str:  # empty when every average is over all AUs
+    "Which AUs have no F1 (no test image shows them and no probe predicts them), so that a row's average leaves them out."
+    values, own = board(results), _named(run_kind(results), start)
+    aus, rows = [name for name in paper_table(number).columns if name.startswith("AU")], []  # type: list[str], list[tuple[str, set[tuple[str, str]]]]
+    for model, part in [("blip2", part) for part in PARTS] + [(model, part) for model in LABELS for part in PARTS]:
+        place = f"table{number}/{model}/{part}/{reading}"
+        if f"{place}/avg" not in values.index:
+            continue
+        measured = values.columns[values.loc[f"{place}/avg"].notna()]
+        told = set()
+        for name in aus:
+            lost = [seed for seed in measured if f"{place}/{name}" not in values.index or pd.isna(values.loc[f"{place}/{name}", seed])]
+            told |= {(name, "" if len(lost) == len(measured) else f" (seed {' and '.join(map(str, lost))})")} if lost else set()
+        row = _own(PARTS[part], own) + f"({LABELS[model]})" if model in LABELS else _own(PARTS[part], own) if part == "image_encoder" else UNTRAINED
+        rows.append((row, told))
+
+    def words(told: set[tuple[str, str]]) -> str:
+        return ", ".join(name + seeds for name, seeds in sorted(told, key=lambda one: aus.index(one[0])))
+
+    common = set.intersection(*(told for _, told in rows)) if rows else set()
+    groups: dict[str, list[str]] = {}
+    for row, told in rows:
+        groups.setdefault(words(told - common), []).append(row)
+    parts = [f"{text} in {', '.join(names)}" for text, names in groups.items() if text]
+    said = f"Without F1 in every row, and in no average: {words(common)}. " if common else ""
+    return (said + f"Rows average over different AUs; {'also ' * bool(common)}left out: {'; '.join(parts)}." * bool(parts)).strip()
 
 # %% ../nbs/api/report.ipynb #4ba2d96a
 def table5(

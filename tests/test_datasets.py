@@ -40,6 +40,15 @@ def test_table1_says_what_is_absent(releases):
     assert table[table.dataset == 'rafau'].difference.notna().all()
 
 
+def test_table1_of_faceme_counts_what_the_paper_counts(releases):
+    "Pictures with any label of two votes, as the 10,052; those that name an emotion are fewer, and are the records."
+    faceme = next(release for release in releases if release.name == 'faceme')
+    row = table1(releases).set_index('dataset').loc['faceme']
+    labelled = faceme.counts.set_index('what').loc['pictures with a label of 2 votes', 'found']
+    assert row['found'] == labelled > len(faceme.records) and row['difference'] == labelled - 10052
+    assert f'{len(faceme.records)} of them' in row['note']
+
+
 def test_a_folder_without_a_data_set(tmp_path):
     with pytest.raises(ReleaseError, match='give each its own: bp4d'):
         load_folder(tmp_path)
