@@ -193,7 +193,7 @@ def load_disfa(
     if side not in ("Left", "Right"):
         raise ValueError(f"camera is {camera!r}: left or right")
     if threshold not in range(1, 6):
-        raise ValueError(f"threshold is {threshold}: an intensity from 1 to 5")
+        raise ValueError(f"threshold is {threshold!r}: an intensity from 1 to 5")
     if pictures is not None and PurePath(pictures).is_absolute():
         raise ValueError(f"pictures is {pictures!r}: a folder under {root}, such as frames")
     folder = find_path(root, "ActionUnit_Labels") or root
@@ -283,6 +283,8 @@ def _label_files(root: Path, form: GftFormat) -> dict[str, Path]:
             raise ReleaseError(path, [f"is a second file of {before}, beside {out[before].name}; keep one, or correct GftFormat.subject or "
                                       "GftFormat.labels"])
         out[who[1]] = path
+    if not out:
+        raise ReleaseError(root, [f"there is no label file like {form.labels}; correct GftFormat.labels, or give the folder that was delivered"])
     return out
 
 

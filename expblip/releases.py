@@ -62,10 +62,10 @@ class Release:
             parts += [f"{len(self.left_out)} left out: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())]
             parts += left + ["  ..."] * (len(self.left_out) > 10)
         if len(other := self.differing):
-            there = other[other["rows_found"] > 0]
-            gone = other.loc[other["rows_found"] == 0, "sequence"].tolist()
+            there, gone = other[other["rows_found"] > 0], other.loc[other["rows_found"] == 0, "sequence"].tolist()
             parts += [f"{len(there)} sequence{'s' * (len(there) > 1)} with another number of coded frames than known"] * bool(len(there))
-            parts += [f"  {row.sequence}: {row.rows_found}, known {'none' if pd.isna(row.rows) else row.rows}" for row in there.head(10).itertuples()]
+            parts += [f"  {name}: {found}, known {'none' if pd.isna(known) else known}" for name, found, known
+                      in there.head(10)[["sequence", "rows_found", "rows"]].itertuples(index=False)]
             parts += ["  ..."] * (len(there) > 10)
             parts += [f"{len(gone)} known sequence{'s' * (len(gone) > 1)} without labels: {', '.join(gone[:10])}{', ...' * (len(gone) > 10)}"] * bool(gone)
         if self.variants is not None:
@@ -291,7 +291,7 @@ def _nothing(images: Sequence[str], reasons: Sequence[str]) -> str:
     parts = [f"labels of {len(images)} pictures were read, none of the pictures {'was found below this folder' if files else 'can be used'}"]
     parts += [f": looked for {', '.join(looked[:3])}{', ...' * (len(looked) > 3)}"] * bool(files)
     parts += [f" ({', '.join(f'{count} {reason}' for reason, count in others.items())})"] * bool(len(others))
-    return "".join([*parts, "; give the folder that was delivered, unchanged"])
+    return "".join([*parts, "; put them there, or give the folder that was delivered"])
 
 
 def release_records(

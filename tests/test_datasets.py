@@ -113,6 +113,21 @@ def test_the_rule_and_one_test_person_in_options(root, tmp_path):
     assert kept[0] > kept[1]
 
 
+def test_a_loader_of_ones_own(root, tmp_path, monkeypatch):
+    "As the tutorial adds one: found by its folder, given its options, those with a type checked."
+    def load_mine(root, test=(), share: float = .5, seed=0, decode=False):
+        return LOADERS['rafau'](root, test=share, seed=seed, decode=decode)
+
+    monkeypatch.setitem(LOADERS, 'mine', load_mine)
+    shutil.copytree(root / 'rafau', tmp_path / 'mine')
+    (tmp_path / 'options.yaml').write_text('mine: {share: 0, test: anything}')
+    assert 'test' not in set(load_folder(tmp_path)[0].records.split)
+    (tmp_path / 'options.yaml').write_text('mine: {share: half}')
+    with pytest.raises(ReleaseError, match="mine: share, value 'half': must be a number"):
+        load_folder(tmp_path)
+    assert set(data_sets_in(write_fixtures(tmp_path / 'again', n=4))) == set(PAPER_SETS)
+
+
 def test_two_folders_of_one_data_set(tmp_path):
     for name in ('RAF-AU', 'raf_au', 'bp4d'):
         (tmp_path / name).mkdir()
