@@ -67,7 +67,8 @@ class Release:
             parts += [f"  {name}: {found}, known {'none' if pd.isna(known) else known}" for name, found, known
                       in there.head(10)[["sequence", "rows_found", "rows"]].itertuples(index=False)]
             parts += ["  ..."] * (len(there) > 10)
-            parts += [f"{len(gone)} known sequence{'s' * (len(gone) > 1)} without labels: {', '.join(gone[:10])}{', ...' * (len(gone) > 10)}"] * bool(gone)
+            few = ", ".join(gone[:10]) + ", ..." * (len(gone) > 10)
+            parts += [f"{len(gone)} known sequence{'s' * (len(gone) > 1)} without labels: {few}"] * bool(gone)
         if self.variants is not None:
             parts += ["readings of the sampling rule, nearest to the paper first", self.variants.head(5).to_string(index=False)]
         return "\n".join(parts)
