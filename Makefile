@@ -105,9 +105,11 @@ drawn-blip2: env
 	$(PY) tools/ship_blip2.py outputs/drawn-blip2/shared/blip2 data/drawn-blip2
 
 replies: env
+	@[ "$(SCALE)" != smoke ] || { echo "the shipped replies are those of a trained model: make replies SCALE=tiny"; exit 1; }
 	$(PY) -m expblip.pipeline run --run small-chat --scale $(SCALE) --only chat $(if $(DEVICE),--device $(DEVICE))
-	rm -rf data/replies
-	$(PY) tools/record_replies.py outputs/small-chat/shared/chat data/replies
+	rm -rf outputs/small-chat/replies
+	$(PY) tools/record_replies.py outputs/small-chat/shared/chat outputs/small-chat/replies
+	rm -rf data/replies && mv outputs/small-chat/replies data/replies
 
 bench: env
 	$(PY) benchmarks/import_time.py

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from .io import atomic_path, atomic_write, read_json, sha256_file, write_json
 from .prices import Price, estimate
 from .progress import Progress
 from .replies import Failure, Question, Reply, ReplyStore, Stopped
-from .servers import connection, host, read_answer, without_key
+from .servers import BASE, OPENAI, WrongModel, connection, host, read_answer, without_key
 
 # %% auto #0
 __all__ = ['MOST_REQUESTS', 'MOST_BYTES', 'URL', 'ENDED', 'request_line', 'split', 'read_row', 'read_rows', 'Job', 'BatchClient']
@@ -69,6 +70,8 @@ def read_row(
         return Failure(question.key, without_key(str(said))[:300], 1, f"status {status}" if status else str(error.get("code") or "no answer"))
     try:
         return read_answer(question, body, base, accept)
+    except WrongModel as fault:
+        return Failure(question.key, without_key(f"{fault}: accept the name (`accept`; in a stage `llm_accept`), its answers are kept"), 1, "model")
     except ValueError as fault:
         return Failure(question.key, without_key(str(fault)), 1, "answer")
 
@@ -152,8 +155,9 @@ class BatchClient:
         asked = {question.key: question for question in questions}
         with _alone(Path(self.folder)):
             self.load()
+            self.base = host(self.base_url or os.environ.get(BASE) or OPENAI)
+            failures = self.harvest([job for job in self.jobs if job.status in ENDED], asked)
             self.write(asked)
-            failures: dict[str, Failure] = {}
             if any(job.status != "done" for job in self.jobs):
                 where = connection(self.base_url)
                 self.base = host(where["base_url"])
@@ -162,7 +166,7 @@ class BatchClient:
                         del where
                         self.submit(api)
                         self.wait(api)
-                        failures = self.collect(api, asked)
+                        failures |= self.collect(api, asked)
                 except openai.OpenAIError as error:
                     fault = without_key(f"{self.base}: {type(error).__name__}: {error}")[:500]
                 else:
@@ -186,7 +190,8 @@ class BatchClient:
 
     def write(self, asked: dict[str, Question]) -> None:
         "Files for what is neither in the store nor under way."
-        waiting = {row["custom_id"] for job in self.jobs if job.status != "done" for row in read_rows(Path(self.folder) / job.file)}
+        under_way = [job for job in self.jobs if job.status not in ("done", "failed", "expired", "cancelled")]
+        waiting = {row["custom_id"] for job in under_way for row in read_rows(Path(self.folder) / job.file)}
         left = [question for key, question in asked.items() if key not in waiting and key not in self.kept]
         if self.budget is not None and self.price is not None and left:
             most = estimate(left, self.price, batch=True).most
@@ -236,6 +241,19 @@ class BatchClient:
                     raise Stopped(f"batches are still under way after {self.patience:.0f} s. Call again to go on waiting.", "wait")
                 time.sleep(self.every)
 
+    def harvest(self, jobs: Sequence[Job], asked: dict[str, Question]) -> dict[str, Failure]:
+        "Put the answers that lie in the folder into the store."
+        failures: dict[str, Failure] = {}
+        for path in (Path(self.folder) / job.file.replace("requests", kind) for job in jobs for kind in ("output", "errors")):
+            for row in read_rows(path) if path.is_file() else ():
+                if question := asked.get(row["custom_id"]):
+                    result = read_row(row, question, self.base, self.accept)
+                    if isinstance(result, Reply):
+                        self.kept.add(question, result)
+                    else:
+                        failures[question.key] = result
+        return failures
+
     def collect(self, api: Any, asked: dict[str, Question]) -> dict[str, Failure]:
         "Fetch the answers of batches that have ended and put them into the store."
         failures: dict[str, Failure] = {}
@@ -248,17 +266,12 @@ class BatchClient:
                 if name and not path.is_file():
                     with atomic_path(path) as temporary:
                         temporary.write_bytes(api.files.content(name).content)
-                for row in read_rows(path) if name else ():
-                    if question := asked.get(row["custom_id"]):
-                        result = read_row(row, question, self.base, self.accept)
-                        if isinstance(result, Reply):
-                            self.kept.add(question, result)
-                        else:
-                            failures[question.key] = result
+            told = self.harvest([job], asked)
+            failures |= told
             keys = {row["custom_id"] for row in read_rows(Path(self.folder) / job.file)}
             if job.status == "failed":
                 failures |= {key: Failure(key, without_key(job.error or "the batch failed"), 1, "batch") for key in keys - failures.keys()}
-            if keys <= asked.keys():  # else somebody else's answers are still in its files
+            if keys <= asked.keys() and not any(one.kind == "model" for one in told.values()):  # else answers in its files are still wanted
                 job.status = "done"
         self.kept.sync()
         self.save()

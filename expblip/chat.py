@@ -179,8 +179,9 @@ class _Run:
             for name, value in vars(self.tally).items():
                 setattr(total, name, getattr(total, name) + value)
         if self.stop and (open_ := sum(not isinstance(self.results.get(key), Reply) for key in self.left)):
-            raise Stopped(f"{self.stop[1]} Asking stopped: {open_:,} of {self.tally.distinct:,} questions have no reply; the others are in the store "
-                          "and will not be asked again.", self.stop[0], [self.results.get(key) for key in self.keys])
+            rest = "; the others are in the store and will not be asked again" * (open_ < self.tally.distinct)
+            raise Stopped(f"{self.stop[1]} Asking stopped: {open_:,} of {self.tally.distinct:,} questions have no reply{rest}.", self.stop[0],
+                          [self.results.get(key) for key in self.keys])
         return [self.results[key] for key in self.keys]
 
     async def connect(self, queue: Iterator[tuple[str, Question]]) -> None:
@@ -205,7 +206,14 @@ class _Run:
     async def work(self, api: Any, queue: Iterator[tuple[str, Question]], most: int | None = None) -> None:
         "Ask one question after the other."
         for key, question in queue:
-            if self.stop or not await self.reserve(question):
+            if self.stop:
+                return
+            self.store.refresh()  # type: ignore[union-attr]
+            if reply := self.store.get(key):  # type: ignore[union-attr]
+                self.results[key] = reply  # another process asked meanwhile
+                self.tally.stored += 1
+                continue
+            if not await self.reserve(question):
                 return
             note, result = Note(), None
             _NOTE.set(note)
@@ -289,7 +297,7 @@ class _Run:
         except TimeoutError:
             return failure("deadline", f"no whole answer within {self.client.deadline:g} s")
         except WrongModel as error:
-            self.halt("model", f"{str(error).capitalize()}. Ask that model by its name, or accept the name.")
+            self.halt("model", f"{str(error).capitalize()}. Ask that model by its name, or accept the name (`accept`; in a stage `llm_accept`).")
             return failure("model", error)
         except ValueError as error:
             return failure("answer", error)

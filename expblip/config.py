@@ -124,7 +124,10 @@ WRITER = {
     "reply_tokens": _count("longest reply of the chat model", 256, low=1, high=100_000),
     "limit_name": Knob(str, "how the server calls that", "max_tokens", choices=("max_tokens", "max_completion_tokens")),
     "batch_api": Knob(bool, "through the Batch API: cheaper, and done within a day", False),
-    "budget": Knob(float, "US dollars that may be paid, at most", 0.0, low=0),
+    "budget": Knob(float, "US dollars that may be paid, at most: by this stage, of one seed, each time it is started", 0.0, low=0),
+    "llm_accept": Knob(str, "further names with which the model may answer, joined by commas", ""),
+    "timeout": Knob(float, "seconds to wait for a piece of an answer; a slow server of your own may need more", 60.0, low=0.1),
+    "concurrency": _count("questions under way at once", 8, low=1, high=1000),
     "price": Knob(str, "a line of data/prices.csv (local: free); an empty text: the line of the model asked", ""),
     "dry_run": Knob(bool, "say what asking would cost, ask nobody, and end", False),
 }

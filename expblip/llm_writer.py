@@ -279,9 +279,10 @@ class PriceFirst:
         from expblip.prices import estimate
 
         self.questions += questions
-        print(estimate(questions, self.price, self.store, batch=self.batch))
+        told = estimate(questions, self.price, self.store, batch=self.batch)
+        print(told)
         if self.asker is None:
-            raise Stopped("dry run: nobody was asked", "dry run")
+            raise Stopped(f"dry run: nobody was asked. {told}", "dry run")
         new = {question.key for question in questions if question.key not in self.store}
         answers = self.asker.ask(questions)
         print(getattr(self.asker, "last", ""))  # what a client says of calls, retries and cost
@@ -308,8 +309,10 @@ def stage_writer(
         from expblip.chat import ChatClient
 
         cost = price(line, table)
-        client = (BatchClient(store, store.path.parent / "batches" / cfg.out.replace("/", "-"), cfg.base_url, cost, cfg.budget) if cfg.batch_api else
-                  ChatClient(store, cfg.base_url, cost, cfg.budget))
+        names = [name.strip() for name in cfg.llm_accept.split(",") if name.strip()]
+        folder = store.path.parent / "batches" / cfg.out.replace("/", "-")
+        client = (BatchClient(store, folder, cfg.base_url, cost, cfg.budget, accept=names) if cfg.batch_api else
+                  ChatClient(store, cfg.base_url, cost, cfg.budget, cfg.concurrency, cfg.timeout, max(300.0, 5 * cfg.timeout), accept=names))
         asker = PriceFirst(None if cfg.dry_run else client, cost, store, cfg.batch_api)
     return LLMWriter(asker, cfg.llm_model, cfg.variants, cfg.temperature, cfg.attempts, cfg.fallback, cfg.strict_aus, cfg.unanswered,
                      cfg.reply_tokens, cfg.limit_name, price=read_prices(table).get(line) if table.is_file() else None)

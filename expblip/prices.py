@@ -140,7 +140,7 @@ class Estimate:
         per = f"{self.price.input:g} and {self.price.output:g} dollars a million tokens{f', as of {self.price.as_of}' if self.price.as_of else ''}"
         return (f"{self.model}: {self.questions:,} questions, {self.distinct:,} distinct, {self.stored:,} in the store, {self.calls:,} calls\n"
                 f"about {self.prompt_tokens:,} + {self.completion_tokens:,} tokens, {self.cost:.4f} dollars ({per})\n"
-                f"at most {self.most_tokens:,} tokens, {self.most:.4f} dollars")
+                f"at most {self.most_tokens:,} tokens, {self.most:.4f} dollars, if nothing has to be asked twice")
 
 
 def estimate(

@@ -34,7 +34,7 @@ def connection(
     base_url: str | None = None,  # the server; None: OPENAI_BASE_URL if set, else OpenAI's own
 ) -> dict[str, Any]:  # base_url and api_key for the openai package: do not print it
     "Where to ask, and with which key; KeyFault when there is none and it is needed, ValueError for no address."
-    base = base_url or os.environ.get(BASE) or OPENAI
+    base = (base_url or os.environ.get(BASE) or OPENAI).rstrip("/")
     if not re.match(r"https?://[^/]", base):
         raise ValueError(f"base_url {base!r}: must begin with http:// or https:// (and usually ends with /v1)")
     if not _key() and base == OPENAI:
@@ -84,10 +84,11 @@ def read_answer(
         choice = data["choices"][0] if data["choices"] else None
         message = choice["message"] if choice else {}
         text, refusal = message.get("content") or "", message.get("refusal") or ""
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [max(0, int(usage.get(name) or 0)) for name in ("prompt_tokens", "completion_tokens")]
         if not isinstance(text, str) or not isinstance(refusal, str):
             raise TypeError("content is not a text")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        text, refusal, served = (word.encode(errors="replace").decode() for word in (text, refusal, served))  # half an emoji is no text
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
     if choice is None:
         raise ValueError("the answer has no choices")

@@ -15,15 +15,17 @@ from .records import MAX_TEXT
 __all__ = ['REASONS', 'tidy', 'rejection', 'Drift', 'drift']
 
 # %% ../nbs/api/verdicts.ipynb #6155cd3f
-_LABEL = re.compile(r"^(?:answer|(?:combined )?sentence|caption)\s*:\s*", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:(?:sure|certainly|of course)[^:]{0,60}:\s*)?(?:(?:answer|(?:combined )?sentence|caption)\s*:\s*)?", re.IGNORECASE)
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_MARKS = re.compile(r"```\w*|\*\*|^#+\s")
 _QUOTES = {'"': '"', "\u201c": "\u201d"}
 
 
 def tidy(
     reply: str,  # as the model wrote it
-) -> str:  # one line, without a leading label and enclosing quotes
+) -> str:  # one line, without thoughts, marks of Markdown, a leading label and enclosing quotes
     "A reply as a caption."
-    text = " ".join(reply.split())
+    text = " ".join(_MARKS.sub(" ", _THOUGHT.sub(" ", reply)).split())
     text = text if text.isprintable() else "".join(filter(str.isprintable, text))
     text = _LABEL.sub("", text.strip())
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and not {text[0], text[-1]} & set(text[1:-1]):
@@ -35,7 +37,9 @@ REASONS = {
     "no reply": "the server gave none, after all its retries",
     "refusal": "the model says that it will not or cannot, or the server filtered it",
     "empty": "there is no word in it",
-    "cut off": "it ran into the limit of tokens",
+    "cut off": "it ran into the limit of tokens, its thoughts have no end, or it stops in the middle and the server does not say that it ended",
+    "too short": "one or two words",
+    "repeats the prompt": "it holds the words of the question",
     "too long": f"more than {MAX_TEXT} characters",
     "says AU": "it uses the word AU, with or without a number, or 'action unit'",
     "names an emotion": "in an action caption: one of the eight emotions, as noun, adjective or adverb",
@@ -45,7 +49,7 @@ REASONS = {
 _LETTER = r"[^\W\d_]"
 _AU = re.compile(rf"(?<!{_LETTER})AUs?(?!{_LETTER})|\baction[\s-]+units?\b", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(?:sorry|apologi[sz]e|as an ai|(?:language|ai) model|"
-                      r"i(?: am|['\u2019]m)(?: not able| unable)|"
+                      r"i(?: am|['\u2019]m)(?: not able| unable| just an? )|i must decline|"
                       r"i (?:can(?:not|['\u2019]t| not)|could not|won['\u2019]t|will not|do not|don['\u2019]t))\b", re.IGNORECASE)
 
 
@@ -59,13 +63,17 @@ def rejection(
         return "refusal"
     if not any(map(str.isalpha, text)):
         return "empty"
-    if finish == "length":
+    if finish in ("length", "max_tokens") or "<think>" in text.lower() or (finish != "stop" and text.rstrip("\"')")[-1:] not in ".!?"):
         return "cut off"
+    if "Facial Action Sentence:" in text or "in 1-9 sentences" in text:
+        return "repeats the prompt"
     if len(text) > MAX_TEXT:
         return "too long"
     if _AU.search(text):
         return "says AU"
-    return "names an emotion" if actions_only and parse(text).emotions else ""
+    if actions_only and parse(text).emotions:
+        return "names an emotion"
+    return "too short" if len(text.split()) < 3 else ""
 
 # %% ../nbs/api/verdicts.ipynb #1ee6a186
 @dataclass(frozen=True)

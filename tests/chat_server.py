@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
                 server.script[text] = ["ok"]
                 bad.append({**row, "response": None, "error": {"code": "batch_expired", "message": "too late"}})
             else:
-                body = completion(line["body"], f"reply to {text}")
+                body = completion(line["body"], f"reply to {text}") | ({"model": "another-model"} if what == "model" else {})
                 good.append({**row, "response": {"status_code": 200, "request_id": "", "body": {**body, "choices": []} if what == "empty" else body}})
         for kind, rows in (("output", good[::-1]), ("error", bad)):  # the order of the answers is not that of the questions
             if rows: server.files[f"{name}-{kind}"] = b"".join(json.dumps(r).encode() + b"\n" for r in rows)

@@ -134,3 +134,26 @@ def test_a_damaged_file_of_answers(tmp_path):
         with pytest.raises(ValueError, match=r"output-0000\.jsonl, line 2: not an answer of a batch"): client(tmp_path, server).ask(texts(3))
         (tmp_path / "batches" / "output-0000.jsonl").unlink()
         assert all(isinstance(r, Reply) for r in client(tmp_path, server).ask(texts(3))) and server.total == 3
+
+def test_answers_of_another_name_are_kept_until_it_is_accepted(tmp_path):
+    "A server may call the model otherwise; what was paid for is not paid for again."
+    script = {f"q {i}": ["model"] * 9 for i in range(6)}
+    with ChatServer(script) as server:
+        first = client(tmp_path, server).ask(texts(6))
+        assert {r.kind for r in first} == {"model"} and "llm_accept" in first[0].reason and len(ReplyStore(tmp_path / "store")) == 0
+        again = client(tmp_path, server).ask(texts(6))
+        assert {r.kind for r in again} == {"model"} and len(server.batches) == 1
+        accepted = client(tmp_path, server, accept=("another-model",)).ask(texts(6))
+        assert all(isinstance(r, Reply) for r in accepted) and len(server.batches) == 1 and len(ReplyStore(tmp_path / "store")) == 6
+
+@pytest.mark.parametrize("end", ["failed", "expired"])
+def test_a_batch_that_ended_badly_frees_its_questions(tmp_path, end):
+    "Also when fewer are asked afterwards, since that is how one gets below a provider's limit; what it did answer is kept."
+    with ChatServer({f"q {i}": ["expired"] for i in range(4, 8)} if end == "expired" else {}) as server:
+        server.end, server.refusal = end, "token limit" if end == "failed" else ""
+        client(tmp_path, server).ask(texts(8))
+        server.end, server.refusal = "completed", ""
+        results = client(tmp_path, server).ask(texts(6))
+        assert all(isinstance(r, Reply) for r in results)
+        sent = [b["request_counts"]["total"] for b in server.batches.values()]
+        assert sent == ([0, 6] if end == "failed" else [8, 2])  # the server counts nothing of what it refuses as a whole

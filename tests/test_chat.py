@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -371,3 +372,29 @@ def test_progress_and_summary(tmp_path, capsys):
     assert "replies 5/5 calls 5 dollars" in capsys.readouterr().out
     text = io.StringIO(); print(one.tally, file=text)
     assert "5 questions, 5 distinct, 0 from the store, 5 answered, 0 failed" in text.getvalue()
+
+@pytest.mark.parametrize("usage, text", [({"prompt_tokens": float("inf"), "completion_tokens": 1}, "ok"),
+                                         ({"prompt_tokens": -5, "completion_tokens": -7}, "ok"),
+                                         ({}, "a smile \ud83d")])
+def test_odd_answers_cost_nothing_and_stop_nothing(tmp_path, usage, text):
+    "Half an emoji is no text, a number without end no count, and nobody pays less than nothing."
+    from expblip.servers import read_answer
+    body = {"model": "m", "usage": usage, "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+    try:
+        reply = read_answer(Question([("user", "x")], "m", {"max_tokens": 8}), body)
+    except ValueError as error:
+        assert "no chat completion" in str(error) and usage["prompt_tokens"] > 0
+    else:
+        assert reply.prompt_tokens >= 0 <= reply.completion_tokens
+        ReplyStore(tmp_path).add(Question([("user", "x")], "m", {"max_tokens": 8}), reply)
+        assert ReplyStore(tmp_path).check() == 1
+
+def test_what_another_process_asked_meanwhile_is_not_asked_again(tmp_path):
+    questions = [ask(f"q {i}") for i in range(30)]
+    with ChatServer() as server:
+        server.pause = .03
+        other = threading.Thread(target=lambda: client(tmp_path, server, concurrency=1).ask(questions[::-1]))
+        other.start()
+        results = client(tmp_path, server, concurrency=1).ask(questions)
+        other.join()
+        assert all(isinstance(r, Reply) for r in results) and server.total <= 34  # those under way at the same moment may meet

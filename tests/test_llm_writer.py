@@ -252,7 +252,7 @@ def test_provenance_is_complete_and_true(tmp_path):
 
 def test_another_template_is_another_hash():
     mine = Template("mine", "Which contains {aus} in 1-9 words?")
-    author = LLMWriter(Fake(lambda question: "Lips."), "m", au_template=mine)
+    author = LLMWriter(Fake(lambda question: "Lips move up."), "m", au_template=mine)
     told = json.loads(own(caption_table(table([[12]]), author))["provenance"].item())
     assert told["template"] == mine.label != AU_PROMPT.label and author.asked[0].job.prompt == "Which contains AU12 in 1-9 words?"
 

@@ -132,3 +132,20 @@ def test_drift_is_the_difference(said, asked, seed):
 
 def test_drift_of_emotions():
     assert drift("A dropped jaw suggests fear.", Parsed(frozenset({26}), frozenset({"surprise"}))) == Drift(("fear",), ("surprise",))
+
+
+@pytest.mark.parametrize("reply, text", [
+    ("<think>\nLet me look at the cheeks.\n</think>\n\nThe cheeks are raised.", "The cheeks are raised."),
+    ("**Answer:** The cheeks are raised.", "The cheeks are raised."), ("```text\nThe cheeks are raised.\n```", "The cheeks are raised."),
+    ("Sure! Here is the description: The cheeks are raised.", "The cheeks are raised."), ("# The cheeks are raised.", "The cheeks are raised.")])
+def test_thoughts_and_marks_are_no_part_of_a_caption(reply, text):
+    assert tidy(reply) == text and rejection(tidy(reply)) == ""
+
+
+@pytest.mark.parametrize("reply, finish, reason", [
+    ("<think>the cheeks are", "stop", "cut off"), ("The cheeks are", "", "cut off"), ("The cheeks are", "max_tokens", "cut off"),
+    ("No.", "stop", "too short"),
+    ('Facial Action Sentence: "The cheeks are raised."', "stop", "repeats the prompt"), ("I must decline.", "stop", "refusal"),
+    ("I'm just an assistant and cannot see pictures.", "stop", "refusal")])
+def test_what_chat_models_do_instead_of_answering(reply, finish, reason):
+    assert rejection(tidy(reply), finish) == reason
