@@ -59,7 +59,7 @@ def hf_config(
         raise ExchangeError("Hugging Face's BLIP-2 needs a BLIP-2 vision tower as image encoder, this model has "
                             f'{type(encoder).__name__}: save it in our own format')
     cfg = qformer.cfg
-    text = captioner.lm.config if captioner else OPTConfig(vocab_size=2, hidden_size=8, num_hidden_layers=1, ffn_dim=8, num_attention_heads=1)
+    text = captioner.lm.config if captioner else OPTConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, ffn_dim=8, num_attention_heads=1)
     q = dict(vocab_size=cfg.vocab, hidden_size=cfg.hidden, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads, intermediate_size=cfg.ffn,
              hidden_dropout_prob=cfg.dropout, attention_probs_dropout_prob=cfg.dropout, max_position_embeddings=cfg.max_text, layer_norm_eps=cfg.eps,
              cross_attention_frequency=cfg.cross_every, encoder_hidden_size=cfg.encoder_width, use_qformer_text_input=captioner is None)

@@ -82,6 +82,7 @@ def test_loss_and_gradients_of_step_2(ours, captioner, pixels):
         key = rename(name, HF, OURS)
         if part_of(key) == 'language model' or 'intermediate.' in name: continue
         mine = dict(two.named_parameters())[key].grad
+        assert mine is not p.grad and mine.data_ptr() != p.grad.data_ptr()
         assert (mine - p.grad).abs().max() <= GRADIENT * p.grad.abs().max() + 2e-7, key
         compared += 1
     assert compared > 100

@@ -195,6 +195,26 @@ def test_the_epsilon_of_ln_vision_is_lavis_not_hugging_face(one):
         finally: model.ln_vision.eps = 1e-5
 
 
+def test_the_schedule_of_lavis():
+    from expblip.scales import epoch_rate
+    for step, theirs in FACTS['schedule']: assert epoch_rate(step, 100, 5, 1e-4, 1e-5, 160, 1e-6) == pytest.approx(theirs, rel=1e-12), step
+    assert FACTS['schedule'][3][1] < 7e-5 < 9e-5 < FACTS['schedule'][4][1]  # warm-up cut off, then a leap
+
+
+def test_the_dropout_of_the_frozen_language_model_is_a_switch(two):
+    "LAVIS leaves it alive in training; ours only when asked."
+    for layer in two.lm.model.decoder.layers: layer.dropout = .5
+    try:
+        losses = {}
+        for two.lm_dropout in (False, True):
+            two.train(); torch.manual_seed(0)
+            losses[two.lm_dropout] = [two(TENSORS['image'], TENSORS['lm_ids'], TENSORS['lm_mask'])['loss'].item() for _ in range(2)]
+        assert losses[False] == pytest.approx([FACTS['step2']['loss']] * 2, abs=1e-5) and losses[True][0] != losses[True][1]
+    finally:
+        for layer in two.lm.model.decoder.layers: layer.dropout = 0.
+        two.lm_dropout = False; two.eval()
+
+
 # ---------------------------------------------------------------- names at full size, as LAVIS itself has them
 
 def table(state: dict) -> dict:

@@ -212,7 +212,7 @@ def test_wrong_shape_half_a_part_and_foreign_names(pair, tmp_path):
 
 def test_files_that_are_no_weights(tmp_path):
     for name, content, match in (('a.pth', b'', 'not a whole torch file'), ('b.pth', b'PK\x03\x04 cut', 'not a whole torch file'),
-                                 ('c.pth', pickle.dumps(dict(a=1), 2), 'no tensors by name')):
+                                 ('c.pth', pickle.dumps(dict(a=1), 2), 'not a whole torch file .*magic number')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ExchangeError, match=match): read_weights(tmp_path / name)
     torch.save(dict(model=dict(epoch=3)), tmp_path / 'd.pth')

@@ -183,6 +183,17 @@ def step2(tensors: dict, facts: dict, image: torch.Tensor) -> dict:
     return {k: v for k, v in model.state_dict().items()}
 
 
+def schedule() -> list:
+    "Learning rates of LAVIS's own schedule, as its runner asks for them: [update, rate], for 100 updates an epoch."
+    from lavis.common.optims import LinearWarmupCosineLRScheduler
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.)
+    plan = LinearWarmupCosineLRScheduler(optimizer, max_epoch=5, min_lr=1e-5, init_lr=1e-4, warmup_steps=160, warmup_start_lr=1e-6)
+    rates = []
+    for update in (0, 1, 50, 99, 100, 199, 250, 499):
+        plan.step(*divmod(update, 100)); rates.append([update, optimizer.param_groups[0]['lr']])
+    return rates
+
+
 def main(folder: Path) -> None:
     import logging
 
@@ -201,7 +212,7 @@ def main(folder: Path) -> None:
         patch(VIT, BERT, OPT, tokenizers, len(tokenizers[1]))
         for name, run in (('step1', step1), ('step2', step2)):
             tensors |= {f'{name}/{k}': v for k, v in run(tensors, facts, image).items()}
-    facts['names'] = names_at_full_size()
+    facts['schedule'], facts['names'] = schedule(), names_at_full_size()
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, str(folder / 'lavis_parity.safetensors'))
     (folder / 'lavis_parity.json').write_text(json.dumps(facts, indent=1) + '\n')
     print({k: v for k, v in facts['step1'].items() if isinstance(v, float)}, facts['step2']['loss'])
