@@ -37,13 +37,15 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 bench hooks
+.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity bench hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
+	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
 	@echo "make env | export | clean-nbs | readme | lint | types | bench | hooks"
 
@@ -107,6 +109,23 @@ site: env
 drawn-blip2: env
 	$(PY) -m expblip.pipeline run --run drawn-blip2 --scale $(SCALE) --only blip2 $(if $(DEVICE),--device $(DEVICE)) $(foreach p,$(P),-p "$(p)")
 	$(PY) tools/ship_blip2.py outputs/drawn-blip2/shared/blip2 data/drawn-blip2
+
+replies: env
+	@[ "$(SCALE)" != smoke ] || { echo "the shipped replies are those of a trained model: make replies SCALE=tiny"; exit 1; }
+	$(PY) -m expblip.pipeline run --run small-chat --scale $(SCALE) --only chat $(if $(DEVICE),--device $(DEVICE))
+	rm -rf outputs/small-chat/replies
+	$(PY) tools/record_replies.py outputs/small-chat/shared/chat outputs/small-chat/replies
+	rm -rf data/replies && mv outputs/small-chat/replies data/replies
+
+# in an environment of its own, outside this folder: LAVIS's pins cannot live beside ours (requirements-lavis.txt says why)
+LAVIS_PYTHON ?= python3.11
+LAVIS_VENV   ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/expblip/lavis
+parity: env
+	@$(LAVIS_PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || { echo "LAVIS needs Python 3.11; say which with LAVIS_PYTHON=/path/to/python3.11"; exit 1; }
+	[ -x $(LAVIS_VENV)/bin/python ] || $(LAVIS_PYTHON) -m venv $(LAVIS_VENV)
+	$(LAVIS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-lavis.txt
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(LAVIS_VENV)/bin/python -W ignore tools/lavis_parity.py tests
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -q tests/test_lavis.py
 
 bench: env
 	$(PY) benchmarks/import_time.py

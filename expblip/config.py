@@ -15,8 +15,8 @@ from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
 __all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
-           'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params', 'resolve_device',
-           'resolve_precision', 'StageConfig', 'stage_config']
+           'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
+           'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #958eb3d5
 class ConfigError(ValueError):
@@ -112,6 +112,27 @@ TRAIN = {
     "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
     "precision": PRECISION,
 }
+WRITER = {
+    "writer": Knob(str, "who writes; llm: a chat model, as in the paper", "grammar", choices=("grammar", "rule", "llm")),
+    "llm_model": Knob(str, "the chat model asked", ""),
+    "base_url": Knob(str, "address of an OpenAI-compatible server; an empty text: nobody is asked, recorded replies answer", ""),
+    "replies": _folder("the recorded replies; new ones are added", "outputs/replies"),
+    "variants": _count("different captions of one set of AUs (or pair of sentences), at most; an image takes one", 3, low=1, high=100),
+    "temperature": Knob(float, "temperature of the chat model", 1.0, low=0, high=2),
+    "attempts": _count("questions before a text is given up", 3, low=1, high=20),
+    "fallback": Knob(str, "who writes what was given up; leave: nobody", "grammar", choices=("grammar", "rule", "leave")),
+    "unanswered": Knob(str, "questions without any reply: stop, or fallback", "stop", choices=("stop", "fallback")),
+    "strict_aus": Knob(bool, "also reject what adds or drops AUs or emotions, as our parser reads it", False),
+    "reply_tokens": _count("longest reply of the chat model", 256, low=1, high=100_000),
+    "limit_name": Knob(str, "how the server calls that", "max_tokens", choices=("max_tokens", "max_completion_tokens")),
+    "batch_api": Knob(bool, "through the Batch API: cheaper, and done within a day", False),
+    "budget": Knob(float, "US dollars that may be paid, at most: by this stage, of one seed, each time it is started", 0.0, low=0),
+    "llm_accept": Knob(str, "further names with which the model may answer, joined by commas", ""),
+    "timeout": Knob(float, "seconds to wait for a piece of an answer; a slow server of your own may need more", 60.0, low=0.1),
+    "concurrency": _count("questions under way at once", 8, low=1, high=1000),
+    "price": Knob(str, "a line of data/prices.csv (local: free); an empty text: the line of the model asked", ""),
+    "dry_run": Knob(bool, "say what asking would cost, ask nobody, and end", False),
+}
 WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") for name in
          ("bp4d", "disfa", "rafau", "emotionet", "affectnet", "rafdb", "faceme")}
 STAGES: dict[str, dict[str, Knob]] = {
@@ -129,8 +150,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "val": Knob(float, "validation images as a share of the training images", 0.1, low=0, high=1),
         "test": Knob(float, "test images as a share of the training images", 0.25, low=0, high=1)},
     "synthesize": {
-        "records": RECORDS,
-        "writer": Knob(str, "who writes the captions", "grammar", choices=("grammar", "rule"))},
+        "records": RECORDS, **WRITER},
     "encoder": {
         "objective": Knob(str, "dense generic pretraining; best: the one whose probe is better after `compare` updates", "best",
                           choices=("best", "landmarks", "mae")),
@@ -144,6 +164,11 @@ STAGES: dict[str, dict[str, Knob]] = {
         "vocab": _count("tokens of the vocabulary", 1024, low=300, high=65536),
         "width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48),
         "precision": PRECISION},
+    "chat": {
+        "conversations": _count("prompts with replies by the grammar", low=1), "steps": _count("updates"),
+        "batch": _count("conversations an update", low=1),
+        "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), "width": _count("hidden size", 192, low=8, high=4096),
+        "layers": _count("transformer layers", 4, low=1, high=48), "precision": PRECISION},
     "blip2": {
         "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
         "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
@@ -179,8 +204,7 @@ STAGES: dict[str, dict[str, Knob]] = {
     "fuse": {
         "model": Knob(str, "whose training captions", "exp", choices=("mix", "cat", "exp")), "records": RECORDS, "captions": CAPTIONS,
         "pseudo_au": _folder("AU-BLIP's captions of the emotion images"), "pseudo_emot": _folder("Emot-BLIP's captions of the AU images"),
-        "writer": Knob(str, "who fuses the two sentences", "grammar", choices=("grammar", "rule")),
-        "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
+        **WRITER, "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
     "detector": {
         "kind": Knob(str, "supervised detector of AUs or classifier of emotions", "au", choices=("au", "emotion")), "records": RECORDS, "init": START,
         "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
@@ -246,7 +270,17 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         pieces = [n for n in range(1, values["batch"] + 1) if values["batch"] % n == 0]
         said = " times ".join(f"{name} {value}" for name, value in parts.items())
         faults.append(f"{said} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
-    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width")) if place == stage):
+    if values.get("writer") == "llm":
+        url = values["base_url"]
+        if not values["llm_model"]:
+            faults.append("writer llm needs llm_model, the name by which the server knows the model")
+        if "@" in url:
+            faults.append("base_url holds a user name or password, which would be written down; take them out (the key comes from OPENAI_API_KEY)")
+        elif url and not url.startswith(("http://", "https://")):
+            faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
+        if values["variants"] > 1 and values["temperature"] == 0:
+            faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
+    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")
     return faults

@@ -5,70 +5,45 @@
 # %% ../nbs/api/datasets.ipynb #fb789f1a
 from __future__ import annotations
 
-import inspect
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
 
 from .emotion_sets import load_affectnet, load_faceme, load_rafdb
 from .kinds import UNVERIFIED_MARK
-from .laboratory import GftFormat, load_bp4d, load_disfa, load_gft
+from .laboratory import load_bp4d, load_disfa, load_gft
+from .options import read_options
 from .records import check_records
-from .releases import MISSING, Release, ReleaseError
+from .releases import Release, ReleaseError
+from .sheets import TableError
 from .wild import load_emotionet, load_rafau
 
 # %% auto #0
-__all__ = ['LOADERS', 'OPTIONS', 'FIXTURE', 'TABLE1', 'data_sets_in', 'are_fixtures', 'load_folder', 'joined', 'table1',
-           'write_fixtures']
+__all__ = ['LOADERS', 'FIXTURE', 'TABLE1', 'data_sets_in', 'are_fixtures', 'load_folder', 'joined', 'table1', 'write_fixtures']
 
 # %% ../nbs/api/datasets.ipynb #344c0c22
 LOADERS: dict[str, Callable[..., Release]] = {
     "bp4d": load_bp4d, "disfa": load_disfa, "gft": load_gft, "rafau": load_rafau, "emotionet": load_emotionet, "affectnet": load_affectnet,
     "rafdb": load_rafdb, "faceme": load_faceme,
 }
-OPTIONS = "options.yaml"
 FIXTURE = "FIXTURE.txt"  # lies in the folder of a data set that is no data set but drawn faces in its format
-
-
-def _options(root: Path) -> dict[str, dict[str, Any]]:
-    "What options.yaml says: data set -> keyword arguments of its loader; ReleaseError for an unknown one."
-    path = root / OPTIONS
-    if not path.is_file():
-        return {}
-    try:
-        given = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ReleaseError(path, [f"is not YAML ({error})"]) from None
-    if not isinstance(given, Mapping) or not all(isinstance(options, Mapping) for options in given.values()):
-        raise ReleaseError(path, ["must map a data set to its options, such as `disfa: {threshold: 1}`"])
-    faults = [f"unknown data set {name!r}; known are {', '.join(LOADERS)}" for name in given if name not in LOADERS]
-    for name in set(given) & set(LOADERS):
-        known = [key for key in inspect.signature(LOADERS[name]).parameters if key != "root"]
-        faults += [f"{name}: unknown option {key!r}; known are {', '.join(known)}" for key in given[name] if key not in known]
-    if faults:
-        raise ReleaseError(path, faults)
-    out = {name: dict(options) for name, options in given.items()}
-    if "form" in out.get("gft", {}):
-        form = dict(out["gft"]["form"])
-        form["codes"] = {str(code): MISSING if value is None else value for code, value in form.get("codes", {"0": 0, "1": 1}).items()}
-        try:
-            out["gft"]["form"] = GftFormat(**form)
-        except TypeError as error:
-            raise ReleaseError(path, [f"gft, form: {error}"]) from None
-    return out
 
 
 def data_sets_in(
     root: str | Path,  # a folder
 ) -> dict[str, Path]:  # data set -> its folder, in the order of the paper's Table 1
-    "Which of the eight data sets have a folder here, whatever the case of its letters."
+    "Which of the eight data sets have a folder here, whatever the case of its letters; ReleaseError when one has two."
     root = Path(root)
-    folders = {path.name.lower().replace("-", "").replace("_", ""): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
-    return {name: folders[name] for name in LOADERS if name in folders}
+    folders: dict[str, list[Path]] = {name: [] for name in LOADERS}
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if path.is_dir() and (name := path.name.lower().replace("-", "").replace("_", "")) in folders:
+            folders[name].append(path)
+    if faults := [f"{' and '.join(path.name for path in of)} are both {name}; keep one" for name, of in folders.items() if len(of) > 1]:
+        raise ReleaseError(root, faults)
+    return {name: of[0] for name, of in folders.items() if of}
 
 
 def are_fixtures(
@@ -93,8 +68,15 @@ def load_folder(
     if not there:
         raise ReleaseError(root, [f"no such folder, or none of a data set in it; give each its own: {', '.join(LOADERS)}"])
     are_fixtures(root)
-    options = _options(root)
-    return [LOADERS[name](folder, **({"seed": seed, "decode": decode} | options.get(name, {}))) for name, folder in there.items()]
+    options, releases = read_options(root, LOADERS), []
+    for name, folder in there.items():
+        try:
+            releases.append(LOADERS[name](folder, **({"seed": seed, "decode": decode} | options.get(name, {}))))
+        except TableError:
+            raise
+        except ValueError as error:  # an option of the right kind that the loader refuses
+            raise ReleaseError(root / "options.yaml" if options.get(name) else folder, [f"{name}: {error}"]) from error
+    return releases
 
 
 def joined(
@@ -123,6 +105,10 @@ def table1(
                 continue
             found = None if release is None else int(((release.records["split"] == "test") == (split == "test")).sum())
             note = "absent" if release is None else UNVERIFIED_MARK if release.unverified else ""
+            if name == "faceme" and release is not None:  # the paper counts every labelled picture; here one of the eight emotions makes a record
+                with_label = release.counts[release.counts["what"].str.startswith("pictures with a label")]
+                note += f"; pictures with a label, as the paper counts: {found} of them name an emotion and are records"
+                found = int(with_label["found"].iloc[0])
             rows.append({"dataset": name, "split": split, "found": found, "paper": paper, "note": note})
     table = pd.DataFrame(rows).astype({"found": "Int64", "paper": "Int64"})
     table.insert(4, "difference", table["found"] - table["paper"])
@@ -150,8 +136,8 @@ def write_fixtures(
         write(part / name, frames=min(n, 80), seed=seed, size=size)
     for name, write in writers.items():
         write(part / name, n, seed)
-    for name in LOADERS:
+    for name in [*videos, *writers]:
         (part / name / FIXTURE).write_text(f"Drawn faces in the format of {name}; no picture or label of that data set is here.\n")
     options = {"gft": {"test": 3, "form": {"codes": {"0": 0, "1": 1, "-1": None}}}, "disfa": {"test": ["SN003"]}}
-    (part / OPTIONS).write_text(yaml.safe_dump(options))
+    (part / "options.yaml").write_text(yaml.safe_dump(options))
     return part.rename(root)

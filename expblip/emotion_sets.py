@@ -9,14 +9,14 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from .facs import COMPOUNDS, EMOTIONS, emotion, emotions_of
-from .releases import Release, ReleaseError, find_path, lines_of, listing_of, plain_number
+from .releases import Release, ReleaseError, find_path, lines_of, listing_of, on_disk, plain_number
 from .sheets import read_table
-from .wild import listed_once, on_disk, wild_release
+from .wild import listed_once, wild_release
 
 # %% auto #0
 __all__ = ['AFFECTNET_CLASSES', 'AFFECTNET_ROWS', 'AFFECTNET_LAYOUTS', 'RAFDB_CLASSES', 'RAFDB_PAPER', 'FACEME_EMOTIONS', 'Line',
@@ -131,14 +131,14 @@ def _one_file_each(root: Path, at: Path, layout: str) -> list[Line]:
     "Annotations that lie in a file for each picture."
     (ending, read, _, second), lines, faults = _FILES[layout], [], []
     for split, base in (("train", at), ("test", find_path(at.parent, second) or at)):
-        where = base.relative_to(root).as_posix()
+        shown, told = (find_path(base, name, optional=True) or base / name for name in ("images", "annotations"))
         pictures: dict[str, list[str]] = {}
-        for name in listing_of(base / "images"):
+        for name in listing_of(shown):
             if not name.startswith("."):
                 pictures.setdefault(name.rpartition(".")[0], []).append(name)
-        notes = {name.removesuffix(ending) for name in listing_of(base / "annotations") if name.endswith(ending)}
+        notes = {name[:-len(ending)]: name for name in listing_of(told) if name.lower().endswith(ending)}
         for stem in sorted({*pictures, *notes}, key=lambda stem: (len(stem), stem)):
-            names, place, label, reason = pictures.get(stem, [f"{stem}.jpg"]), f"{where}/annotations/{stem}{ending}", "", ""
+            names, place, label, reason = pictures.get(stem, [f"{stem}.jpg"]), (told / notes.get(stem, stem)).relative_to(root).as_posix(), "", ""
             if len(names) > 1:
                 reason = "several pictures of this name"
             elif stem in notes:
@@ -146,7 +146,7 @@ def _one_file_each(root: Path, at: Path, layout: str) -> list[Line]:
                     label = read(root / place)
                 except ValueError as error:
                     faults.append(f"{place}: {error}; restore the file, or delete it with its picture")
-            lines.append(Line(f"{where}/images/{min(names)}", split, label, place, reason))
+            lines.append(Line((shown / min(names)).relative_to(root).as_posix(), split, label, place, reason))
     if faults:
         raise ReleaseError(root, faults)
     return lines
@@ -159,7 +159,8 @@ def affectnet_layouts(
     found = {"classic": find_path(root, *_LISTS, optional=True)}
     for layout, (ending, _, folders, _) in _FILES.items():
         bases = [base for folder in folders if (base := find_path(root, folder, optional=True))]
-        found[layout] = next((base for base in bases if any((base / "annotations").glob(f"*{ending}"))), None)
+        notes = {base: listing_of(find_path(base, "annotations", optional=True)) for base in bases}
+        found[layout] = next((base for base in bases if any(name.lower().endswith(ending) for name in notes[base])), None)
     return {layout: path for layout, path in found.items() if path is not None}
 
 # %% ../nbs/api/emotion_sets.ipynb #dd040f3d
@@ -175,7 +176,7 @@ def _settled(lines: Sequence[Line]) -> list[Line]:
 
 def load_affectnet(
     root: str | Path,  # folder of AffectNet
-    layout: str | None = None,  # one of AFFECTNET_LAYOUTS; None: the one that is there
+    layout: Literal["classic", "npy", "json"] | None = None,  # one of AFFECTNET_LAYOUTS; None: the one that is there
     val: float = 0.05,  # share of the training images for validation; the paper has none
     seed: int = 0,  # of that choice
     decode: bool = False,  # decode every picture to find broken ones
@@ -190,8 +191,8 @@ def load_affectnet(
         wanted = f"does not hold the layout {layout!r}" if layout else "holds no known layout"
         raise ReleaseError(root, [f"{wanted}: a list is Manually_Annotated_file_lists/training.csv, single files are in train_set/annotations or "
                                   "human_annotated/train_set/annotations; give the folder that was delivered, unchanged"])
-    layout = layout or min(there)
-    listed = _classic(root, there[layout]) if layout == "classic" else _one_file_each(root, there[layout], layout)
+    form: str = layout or min(there)
+    listed = _classic(root, there[form]) if form == "classic" else _one_file_each(root, there[form], form)
     every, faults = classes_of(listed, range(11))
     if faults:
         raise ReleaseError(root, faults)
@@ -201,8 +202,8 @@ def load_affectnet(
     outcome.update({code: f"class {AFFECTNET_CLASSES[code]}" for code in (8, 9, 10)})
     reasons = [line.reason or outcome.get(code, "") for line, code in zip(lines, codes)]
     emotions = [[AFFECTNET_CLASSES[code]] if code is not None and code < 8 else None for code in codes]
-    rows = {"classic": AFFECTNET_ROWS, "npy": (*AFFECTNET_ROWS[:8], 0, 0, 0), "json": (None,) * 11}[layout]
-    totals = {"classic": (414799, 5500), "npy": (287651, 3999), "json": (None, None)}[layout]
+    rows = {"classic": AFFECTNET_ROWS, "npy": (*AFFECTNET_ROWS[:8], 0, 0, 0), "json": (None,) * 11}[form]
+    totals = {"classic": (414799, 5500), "npy": (287651, 3999), "json": (None, None)}[form]
     counts: list[tuple[str, int, int | None]] = [
         (f"{split} pictures listed", sum(line.split == split for line in listed), total) for split, total in zip(("train", "test"), totals)]
     counts.append(("of them listed before", len(listed) - len(lines), None))
@@ -227,8 +228,8 @@ def _rafdb_list(root: Path, part: str) -> Path:
 
 def load_rafdb(
     root: str | Path,  # folder with compound and basic, or one of the two
-    part: str = "compound",  # "compound", the paper's, or "basic"
-    pictures: str = "aligned",  # or "original", the whole photographs
+    part: Literal["compound", "basic"] = "compound",  # the paper's, or "basic"
+    pictures: Literal["aligned", "original"] = "aligned",  # or "original", the whole photographs
     val: float = 0.05,  # share of the training images for validation; the paper has none
     seed: int = 0,  # of that choice
     decode: bool = False,  # decode every picture to find broken ones
@@ -246,6 +247,8 @@ def load_rafdb(
             faults.append(f"line {line}, value {' '.join(words)!r}: must be a name that begins with train_ or test_, and a class")
         else:
             listed.append(Line(f"{base}{stem}{'_aligned' if pictures == 'aligned' else ''}.{ending}", split, words[1], f"line {line}"))
+    if not listed and not faults:
+        raise ReleaseError(path, ["names no picture; restore the list as it was delivered"])
     codes, wrong = classes_of(listed, range(1, len(classes) + 1))
     if part == "compound" and codes and not wrong and max(code or 0 for code in codes) <= len(RAFDB_CLASSES["basic"]):
         faults.append("names only classes from 1 to 7, so it is the list of the basic part; give the compound part, or say part='basic'")
@@ -280,23 +283,29 @@ def load_faceme(
     label: str = "label",  # column with the label
     votes: str | None = "votes",  # column with the number of annotators who chose it; None: one row is one vote
     min_votes: int = 2,  # annotators a label takes
+    max_votes: int = 10,  # more votes than this are a fault; FaceME had three or four annotators a picture
+    missing: Sequence[str] = (),  # votes that mean "not annotated", such as 999
     emotions: Mapping[str, str] = FACEME_EMOTIONS,  # what counts as an emotion, see `faceme_emotion`; other values are a ValueError
     val: float = 0.05,  # share of the images for validation; the paper trains on all
     seed: int = 0,  # of that choice
     decode: bool = False,  # decode every picture to find broken ones
 ) -> Release:  # dataset "faceme", `unverified` is set
     "FaceME through a description of its table (unverified format); ReleaseError names every cell that is not as described."
+    if not 1 <= min_votes <= max_votes:
+        raise ValueError(f"min_votes is {min_votes} and max_votes is {max_votes}: whole numbers from 1, the second not below the first")
     root, emotions = Path(root), {label.lower(): emotion(name) for label, name in emotions.items()}
     path = find_path(root, table) or root
     sheet = read_table(path, ReleaseError)
     columns = [name for name in (image, label, votes) if name is not None]
-    if missing := [name for name in columns if name not in sheet]:
-        raise ReleaseError(path, [f"column {name!r} is missing; there are {', '.join(sheet.columns)}: say what they are called" for name in missing])
+    if lacking := [name for name in columns if name not in sheet]:
+        raise ReleaseError(path, [f"column {name!r} is missing; there are {', '.join(sheet.columns)}: say what they are called" for name in lacking])
     sheet = sheet[columns].apply(lambda column: column.str.strip())
-    counted = [plain_number(text) for text in sheet[votes]] if votes else ["1"] * len(sheet)
+    unknown = {plain_number(code) for code in missing}
+    counted = ["" if plain_number(text) in unknown else plain_number(text) for text in sheet[votes]] if votes else ["1"] * len(sheet)
     faults = [f"line {line}, column {image!r}, value '': must be the name of a picture" for line, name in sheet[image].items() if not name]
-    faults += [f"line {line}, column {votes!r}, value {text!r}: must be a whole number from 0, or blank (not annotated)"
-               for line, text in zip(sheet.index, counted) if text and not text.isdecimal()]
+    faults += [f"line {line}, column {votes!r}, value {text!r}: must be a whole number from 0 to {max_votes}, or blank (not annotated); "
+               "set max_votes, or list a code that means not annotated in missing"
+               for line, text in zip(sheet.index, counted) if text and not (text.isdecimal() and int(text) <= max_votes)]
     pairs = list(zip(sheet[image], sheet[label]))
     if votes:
         keep, contradictions = listed_once([f"{name} as {word!r}" for name, word in pairs], counted, [f"line {line}" for line in sheet.index])

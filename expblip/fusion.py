@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from .facs import NO_AU_CAPTION, parse
 from .records import CAPTION_COLUMNS
-from .synthesis import Writer, concatenate, dice
+from .synthesis import Writer, Written, concatenate, write_fusions
 
 # %% auto #0
 __all__ = ['FUSED', 'SPLITS', 'Half', 'Unusable', 'readable', 'training_captions']
@@ -34,7 +35,11 @@ class Half:
 
 
 class Unusable(ValueError):
-    "A pseudo caption that is missing or states nothing; the image is left out and listed."
+    "A caption that is missing or states nothing; the image is left out and listed with `text`."
+
+    def __init__(self, reason: str, text: str = ""):
+        super().__init__(reason)
+        self.text = text
 
 
 def _halves(
@@ -60,7 +65,7 @@ def readable(
         raise Unusable(f"no pseudo {aspect} caption")
     seen = parse(half.text)
     if not (seen.states_aus if aspect == "au" else seen.states_emotions):
-        raise Unusable(f"the pseudo caption states no {'facial action' if aspect == 'au' else 'emotion'}")
+        raise Unusable(f"the pseudo caption states no {'facial action' if aspect == 'au' else 'emotion'}", half.text)
     return half
 
 # %% ../nbs/api/fusion.ipynb #b1b6754e
@@ -74,6 +79,8 @@ def _chooser(
     "A function (record, aspect, label) -> half; `label` None means not annotated."
     who = writer.name if writer and (model == "exp" or same_au_captions) else "rule"
     own = {"au": _halves(captions, "au", "label", who), "emotion": _halves(captions, "emotion", "label")}
+    instead = getattr(writer, "fallback", "") if own["au"] and who != "rule" else ""  # whoever wrote what the writer could not
+    own["au"] = _halves(captions, "au", "label", instead) | own["au"] if instead else own["au"]
     guessed = {aspect: _halves(table, aspect, "pseudo") for aspect, table in pseudo.items()}
 
     def half(record: str, aspect: str, label: object) -> Half:
@@ -84,6 +91,8 @@ def _chooser(
             return readable(guessed[aspect].get(record), aspect)
         if aspect == "au" and not label:
             return Half(NO_AU_CAPTION, "", "rule")
+        if record not in own[aspect] and aspect == "au" and instead == "leave":
+            raise Unusable(f"no AU caption by {who!r} was accepted")
         if record not in own[aspect]:
             by = f" by writer {who!r}" if aspect == "au" else ""
             raise ValueError(f"record {record!r} has {aspect} labels but no {aspect} caption{by}; run synthesize for these records with it")
@@ -112,25 +121,25 @@ def training_captions(
         raise ValueError(f"{model}: name a writer, who wrote the AU captions" + " and fuses" * (model == "exp"))
     guessed = {"au": pseudo_au, "emotion": pseudo_emot}
     half = _chooser(model, captions, guessed, writer, same_au_captions)
-    rows, dropped = [], []
+    rows, dropped, pairs = [], [], []
     for row in records[records["split"].isin(SPLITS)].itertuples(index=False):
         labels = {"au": row.au_present, "emotion": row.emotions}
         kinds = [kind for kind, label in labels.items() if label is not None]
         if not kinds:
             continue
-        if model == "mix":
-            rows += [_row(row.id, kind, model, half(row.id, kind, labels[kind]), seed=seed) for kind in kinds]
-            continue
         try:
-            au, emotion = (half(row.id, kind, label) for kind, label in labels.items())
-            rng = dice(f"{seed}/{row.id}/fuse")
-            text = writer.fuse(au.text, emotion.text, rng) if model == "exp" and writer else concatenate(au.text, emotion.text)
+            if model == "mix":
+                rows += [_row(row.id, kind, model, half(row.id, kind, labels[kind])) for kind in kinds]
+            else:
+                au, emotion = (half(row.id, kind, label) for kind, label in labels.items())
+                pairs.append((row, au, emotion))
         except Unusable as reason:
-            missing = next(kind for kind, label in labels.items() if label is None)
-            told = {} if (table := guessed[missing]) is None else dict(zip(table["record"], table["text"]))
-            dropped.append((row.id, row.dataset, row.split, str(reason), told.get(row.id, "")))
-            continue
-        rows.append(_row(row.id, "expression", model, au, emotion, text, writer.name if model == "exp" and writer else "rule", seed))
+            dropped.append((row.id, row.dataset, row.split, str(reason), reason.text))
+    for (row, au, emotion), one in zip(pairs, _joined(model, pairs, writer, seed), strict=True):
+        if one.text is None:
+            dropped.append((row.id, row.dataset, row.split, str(one.origin["reason"]), str(one.origin["reply"])))
+        else:
+            rows.append(_row(row.id, "expression", model, au, emotion, one, seed))
     if not rows:
         such = f", such as {dropped[0][0]!r}: {dropped[0][3]}" if dropped else ""
         raise ValueError(f"{model}: no image is left to train on; {len(dropped)} were left out{such}")
@@ -138,11 +147,20 @@ def training_captions(
     return pd.DataFrame(rows, columns=[*CAPTION_COLUMNS, "pseudo"]), left_out
 
 
+def _joined(model: str, pairs: Sequence[tuple[Any, Half, Half]], writer: Writer | None, seed: int) -> list[Written]:
+    "The two halves of each image as one text."
+    texts = [(au.text, emotion.text) for _, au, emotion in pairs]
+    if model != "exp" or writer is None:
+        return [Written(concatenate(*pair), "rule") for pair in texts]
+    return write_fusions(writer, texts, [f"{seed}/{row.id}/fuse" for row, _, _ in pairs])
+
+
 def _row(
-    record: str, aspect: str, model: str, first: Half, second: Half | None = None, text: str = "", writer: str = "", seed: int = 0
+    record: str, aspect: str, model: str, first: Half, second: Half | None = None, joined: Written | None = None, seed: int = 0
 ) -> dict[str, str]:
     "One row of the captions table; of a single half, the half itself."
-    sources = {"au": first.source, "emotion": second.source, "seed": seed} if second else {aspect: first.source}
+    joined = joined or Written(first.text, first.writer)
+    sources = {"au": first.source, "emotion": second.source, "seed": seed, **joined.origin} if second else {aspect: first.source}
     guess = "" if second is None else "au" if first.pseudo else "emotion" if second.pseudo else ""
-    return {"id": f"{record}/{aspect}/{model}", "record": record, "text": text or first.text, "aspect": aspect, "writer": writer or first.writer,
+    return {"id": f"{record}/{aspect}/{model}", "record": record, "text": joined.text or "", "aspect": aspect, "writer": joined.writer,
             "use": _USE[model], "model": model, "provenance": json.dumps(sources), "pseudo": guess}

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['PAPER_SETS', 'UNVERIFIED', 'UNVERIFIED_MARK', 'FIXTURES', 'DRAWN', 'CAUTION', 'Kind', 'kind_of']
+__all__ = ['PAPER_SETS', 'UNVERIFIED', 'UNVERIFIED_MARK', 'PHOTOS', 'FIXTURES', 'DRAWN', 'CAUTION', 'Kind', 'kind_of']
 
 # %% ../nbs/api/kinds.ipynb #3d56e75b
 PAPER_SETS = {"bp4d": "BP4D", "disfa": "DISFA", "gft": "GFT", "rafau": "RAF-AU", "emotionet": "EmotioNet", "affectnet": "AffectNet",
               "rafdb": "RAF-DB", "faceme": "FaceME"}  # name in the records -> in the paper, in the order of its Table 1
 UNVERIFIED = ("gft", "faceme")
 UNVERIFIED_MARK = "unverified format"
+PHOTOS = "photos"  # what the loader of photographs calls its data set
 FIXTURES = "data/fixtures"  # the figure by which stage 10 says that its data sets are fixtures
 DRAWN = "drawn faces"
 CAUTION = "Drawn faces: not comparable in level with the paper's real faces."
@@ -25,7 +26,7 @@ CAUTION = "Drawn faces: not comparable in level with the paper's real faces."
 class Kind:
     "Whose faces a run is of, and what may be said of its figures."
 
-    name: str  # drawn, licensed, fixtures or photographs
+    name: str  # drawn, licensed, fixtures, photographs or own
     label: str  # what tables call the run's rows, in the column `source`
     caution: str  # the line above every table
     sets: dict[str, str]  # the paper's data set, such as rafau -> the run's that stands for it; those without one are not in it
@@ -68,14 +69,17 @@ def kind_of(
     "What kind of run has these data sets."
     known = set(names)
     real, drawn = [name for name in PAPER_SETS if name in known], sorted(name for name in known if name.startswith("drawn-"))
+    others = sorted(known - {*real, *drawn})
     if real and drawn:
         raise ValueError(f"{real[0]} and {drawn[0]} in one run: the paper's data sets and the drawn world take a run each")
     if drawn or not known:  # GFT has no twin: in Table 2 drawn-disfa, frames of videos too, stands in its place
         return Kind("drawn", DRAWN, CAUTION, {name: "drawn-disfa" if name == "gft" else f"drawn-{name}" for name in PAPER_SETS})
     if not real:
-        return Kind("photographs", "this run", "Photographs of the user; the paper's rows are other faces.", {})
+        faces = "Photographs of the user" if others == [PHOTOS] else f"Data sets that the paper does not have: {', '.join(others)}"
+        return Kind("photographs" if others == [PHOTOS] else "own", "this run", f"{faces}; the paper's rows are other faces.", {})
     gone, unsure = [name for name in PAPER_SETS if name not in real], [name for name in real if name in UNVERIFIED]
-    notes = [f"Absent: {', '.join(gone)}."] * bool(gone)
+    notes = [f"Beside them, and not in the paper: {', '.join(others)}."] * bool(others)
+    notes += [f"Absent: {', '.join(gone)}."] * bool(gone)
     notes += [f"{UNVERIFIED_MARK.capitalize()} (nobody with the data has confirmed how they are read): {', '.join(unsure)}."] * bool(unsure)
     sets = {name: name for name in real}
     if fixtures:

@@ -8,60 +8,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+import expblip
+from expblip.codings import (
+    Coding, au_columns, extracted_pictures, frame_faults, named_people, numbered_pictures, sequence_table, video_frames, whole_groups, whole_numbers,
+)
 from .io import project_root
 from expblip.releases import (
-    MISSING, Release, ReleaseError, count_table, find_path, label_table, listing_of, picture_faults, plain_number, read_codes, release_records,
+    MISSING, Release, ReleaseError, count_table, find_path, label_table, listing_of, on_disk, picture_faults, plain_number, read_codes,
+    release_records,
 )
-from .sampling import BP4D_FOLDS, PAPER_RULE, Rule, kept_frames, rule_variants, set_apart, split_people
-from .videos import VideoError, count_frames
+from .sampling import BP4D_FOLDS, DISFA_FOLDS, PAPER_RULE, Rule, check_split, kept_frames, rule_variants, set_apart, split_people
 
 # %% auto #0
-__all__ = ['BP4D_AUS', 'DISFA_AUS', 'GFT_AUS', 'Coding', 'whole_numbers', 'numbered_pictures', 'facts', 'load_bp4d', 'load_disfa',
-           'GftFormat', 'load_gft']
+__all__ = ['BP4D_AUS', 'DISFA_AUS', 'GFT_AUS', 'BP4D_FRAMES', 'DISFA_FRAMES', 'facts', 'load_bp4d', 'load_disfa', 'GftFormat',
+           'load_gft']
 
 # %% ../nbs/api/laboratory.ipynb #0fbcf901
 BP4D_AUS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 GFT_AUS = (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)
-
-
-@dataclass
-class Coding:
-    "Raw coded frames of a data set, sequence by sequence."
-
-    sequence: list[str] = field(default_factory=list)  # [F]
-    subject: list[str] = field(default_factory=list)  # [F]
-    frame: list[int] = field(default_factory=list)  # [F] numbers as the labels count
-    image: list[str] = field(default_factory=list)  # [F] path under the root, `video.avi:17` for a frame of a video
-    reason: list[str] = field(default_factory=list)  # [F] "" or why the image cannot be used
-    labels: list[np.ndarray] = field(default_factory=list)  # float [f, K] a sequence
-    others: dict[str, list[np.ndarray]] = field(default_factory=dict)  # further label vectors that the sampling rule could compare
-
-    def add(
-        self,
-        sequence: str,  # name
-        subject: str,  # who
-        frame: Sequence[int],  # [f]
-        image: Sequence[str],  # [f]
-        reason: Sequence[str],  # [f]
-        labels: np.ndarray,  # [f, K]
-        **others: np.ndarray,  # [f, any]
-    ) -> None:
-        "One more sequence."
-        n = len(frame)
-        self.sequence += [sequence] * n
-        self.subject += [subject] * n
-        self.frame += list(frame)
-        self.image += list(image)
-        self.reason += list(reason)
-        self.labels.append(labels)
-        for name, vectors in others.items():
-            self.others.setdefault(name, []).append(vectors)
 
 
 def _release(name: str, root: str | Path, coding: Coding, aus: Sequence[int], test: Iterable[str], rule: Rule, compared: str, sample_test: bool,
@@ -73,7 +44,7 @@ def _release(name: str, root: str | Path, coding: Coding, aus: Sequence[int], te
     if compared not in sets:
         raise ValueError(f"compared is {compared!r}: the sampling rule of {name} can compare {', '.join(sets)}")
     sequence, frame, labels = np.array(coding.sequence), np.array(coding.frame), sets["labels"]
-    split = split_people(coding.subject, test)
+    split = split_people(coding.subject, named_people(test, set(coding.subject)))
     train, annotated = split == "train", ~np.isnan(labels).all(1)
     kept = kept_frames(sequence, frame, sets[compared], rule)
     use = np.flatnonzero(annotated & (kept | (~train & (not sample_test))))
@@ -90,91 +61,28 @@ def _release(name: str, root: str | Path, coding: Coding, aus: Sequence[int], te
         "coded frames": len(frame), "frames without any of the AUs coded": int((~annotated).sum()), "sequences": len(set(coding.sequence)),
         "subjects": len(set(coding.subject)), "training images (with validation)": int((records["split"] != "test").sum()),
         "test images": int((records["split"] == "test").sum())}
+    passed = pd.DataFrame(coding.passed, columns=["file", "reason"])
     variants = rule_variants(sequence[train], frame[train], {key: vectors[train] for key, vectors in sets.items()}, paper, rule.every)
     counts = count_table(*((what, number, expected.get(what)) for what, number in found.items()))
-    return Release(name, records, counts, left_out, variants)
-
-# %% ../nbs/api/laboratory.ipynb #2c662353
-def whole_numbers(
-    column: pd.Series,  # texts; the index is the line in the file
-    where: str | Path,  # the file, for the error
-    name: str,  # the column, for the error
-) -> list[int]:  # the numbers, rising
-    "Frame numbers of a label file; ReleaseError when one is none, or when they do not rise."
-    faults = [f"line {line}, column {name!r}, value {text!r}: must be a whole number" for line, text in column.items()
-              if not plain_number(text).isdigit()]
-    if not faults:
-        numbers = [int(plain_number(text)) for text in column]
-        faults = [f"line {column.index[k]}, column {name!r}, value {numbers[k]}: comes after {numbers[k - 1]}; frame numbers must rise"
-                  for k in range(1, len(numbers)) if numbers[k] <= numbers[k - 1]]
-    if faults:
-        raise ReleaseError(where, faults)
-    return numbers
-
-
-def numbered_pictures(
-    root: Path,  # where relative paths begin
-    folder: Path,  # pictures of one sequence
-    numbers: Sequence[int],  # frames wanted
-) -> tuple[list[str], list[str]]:  # path under the root of each, and "" or why it cannot be used
-    "The picture of each frame number; zeros in front of a file's number do not count."
-    there = {int(name.partition(".")[0]): (name, size) for name, size in listing_of(folder).items()
-             if re.fullmatch(r"\d+\.(jpe?g|png|bmp)", name, re.IGNORECASE)}
-    place = folder.relative_to(root).as_posix()
-    images = [f"{place}/{there[number][0]}" if number in there else f"{place}/{number}" for number in numbers]
-    return images, ["missing" if number not in there else "" if there[number][1] else "empty file" for number in numbers]
-
-
-def _frame_faults(root: Path, images: Sequence[str]) -> list[str]:
-    "Whether the frames of one video, `video.avi:17` each, are in it."
-    path = images[0].rpartition(":")[0]
-    try:
-        frames = count_frames(root / path)
-    except VideoError as error:
-        return ["missing" if "no such file" in str(error) else "unreadable video"] * len(images)
-    return ["" if int(image.rpartition(":")[2]) < frames else f"after the video's last frame ({frames - 1})" for image in images]
-
-
-def _video_frames(root: Path, folders: Sequence[str], name: str, places: Sequence[int]) -> tuple[list[str], list[str]]:
-    "Frames of a video that lies in one of some folders."
-    path = find_path(root, *(f"{folder}/{name}" for folder in folders), optional=True)
-    images = [f"{path.relative_to(root).as_posix() if path else f'{folders[0]}/{name}'}:{place}" for place in places]
-    return images, _frame_faults(root, images)
-
-
-def _whole_groups(subjects: Sequence[str], wanted: int, seed: int) -> list[str]:
-    "About `wanted` people, in whole groups of the same first three letters."
-    groups = sorted({name[:3] for name in subjects})
-    chosen: list[str] = []
-    for k in np.random.default_rng(seed).permutation(len(groups)):
-        chosen += [name for name in subjects if name.startswith(groups[k]) and len(chosen) < wanted]
-        if len(chosen) >= wanted:
-            break
-    return chosen
-
-
-def _per_sequence(coding: Coding, known: pd.DataFrame) -> pd.DataFrame:
-    "Coded frames of each sequence against the known numbers; pictures that are there likewise."
-    there = pd.DataFrame({"sequence": coding.sequence, "rows_found": 1, "usable_found": [not reason for reason in coding.reason]})
-    found = there.groupby("sequence").sum()
-    table = known.assign(sequence=known["subject"] + "/" + known["task"]).merge(found, on="sequence", how="left")
-    table = table.fillna({"rows_found": 0, "usable_found": 0})
-    return table[["sequence", "rows_found", "rows", "usable_found", "usable"]].astype({"rows_found": int, "usable_found": int})
+    return Release(name, records, counts, pd.concat([left_out, passed], ignore_index=True), variants)
 
 # %% ../nbs/api/laboratory.ipynb #4a0e89c8
+BP4D_FRAMES, DISFA_FRAMES = 146847, 4845  # coded in all; in each person's video, but for SN010, whose video is one frame shorter
+
+
 def facts(
     name: str,  # a table in data/facts
-) -> pd.DataFrame | None:  # None where the project's data folder is not there
+) -> pd.DataFrame | None:  # None where the project's data folder is not there, as beside an installed package
     "A shipped table of facts about a data set."
-    path = project_root() / "data" / "facts" / name
-    return pd.read_csv(path) if path.is_file() else None
+    folders = project_root(), Path(expblip.__file__).resolve().parents[1]
+    return next((pd.read_csv(path) for folder in folders if (path := folder / "data" / "facts" / name).is_file()), None)
 
 
 def load_bp4d(
     root: str | Path,  # folder with AUCoding and the sequences of pictures
     test: Iterable[str] | None = None,  # test subjects; None: fold P3, the paper's by its counts
     rule: Rule = PAPER_RULE,  # reading of the sampling rule
-    compared: str = "labels",  # label vectors the rule compares: "labels" (the 12 AUs) or "all columns"
+    compared: Literal["labels", "all columns"] = "labels",  # label vectors the rule compares: "labels" (the 12 AUs) or "all columns"
     sample_test: bool = False,  # sample the test people as well; the paper does not
     offset: int = 0,  # picture number minus frame number: 0 in BP4D, -1 in BP4D+
     flag: str | None = None,  # a column whose 1 marks a frame that cannot be used; some copies end with one
@@ -183,46 +91,95 @@ def load_bp4d(
     decode: bool = False,  # decode every kept picture to find broken ones
 ) -> Release:  # dataset "bp4d"
     "BP4D as delivered (paper 4.1, supplement 2.1); ReleaseError names what is not as described."
-    root = Path(root)
+    check_split(seed, val=val)
+    root, coding = Path(root), Coding()
+    seen: dict[Path, dict[str, str]] = {}
     folder = find_path(root, "AUCoding/AU_OCC", "AUCoding", "AU_OCC") or root
     pictures = find_path(root, "Sequences(2D+3D)", "Sequences", "2D+3D", optional=True) or root
-    files = [(match[1], match[2], path) for path in sorted(folder.glob("*.csv")) if (match := re.fullmatch(r"([FM]\d{3})_(T\d)", path.stem))]
+    files: dict[tuple[str, str], Path] = {}
+    for name in sorted(listing_of(folder)):
+        if match := re.fullmatch(r"([FM]\d{3})_(T\d+)\.csv", name, re.IGNORECASE):
+            if (key := (match[1].upper(), match[2].upper())) in files:
+                raise ReleaseError(folder, [f"{files[key].name} and {name} code the same sequence; keep one"])
+            files[key] = folder / name
+        elif name.lower().endswith(".csv") and not name.startswith("."):
+            coding.passed.append(((folder / name).relative_to(root).as_posix(), "its name is not like F001_T1.csv"))
     if not files:
         raise ReleaseError(folder, ["there is no file such as F001_T1.csv; give the folder that holds AUCoding"])
-    tables = [label_table(path) for _, _, path in files]
-    numbers = sorted({int(plain_number(name)) for table in tables for name in table.columns[1:] if plain_number(name).isdigit()})
-    coding = Coding()
-    for (subject, task, path), table in zip(files, tables):
-        names = {int(plain_number(name)): name for name in table.columns[1:] if plain_number(name).isdigit()}
+    tables = {key: label_table(path) for key, path in sorted(files.items())}
+    columns = {key: au_columns(table.columns[1:], r"0*(\d+)(?:\.0*)?", files[key]) for key, table in tables.items()}
+    numbers = sorted({number for names in columns.values() for number in names})
+    for (subject, task), table in tables.items():
+        path, names = files[subject, task], columns[subject, task]
         if lacking := [number for number in BP4D_AUS if number not in names]:
             raise ReleaseError(path, [f"the first row names no AU {', '.join(map(str, lacking))}; it must name the AUs, as delivered"])
+        if not len(table):
+            raise ReleaseError(path, ["codes no frame; restore the file as it was delivered"])
         if flag is not None:
             table = table[read_codes(table, [flag], {"0": 0, "1": 1}, path)[:, 0] == 0]
         frame = whole_numbers(table.iloc[:, 0], path, "frame")
         codes = np.full((len(table), len(numbers)), MISSING, np.float32)
         codes[:, [numbers.index(number) for number in names]] = read_codes(table, list(names.values()), {"0": 0, "1": 1, "9": MISSING}, path)
-        images, reasons = numbered_pictures(root, pictures / subject / task, [number + offset for number in frame])
+        place = (pictures / subject / task).relative_to(root).as_posix()
+        images, reasons = numbered_pictures(root, place, [number + offset for number in frame], seen)
         benchmark = codes[:, [numbers.index(number) for number in BP4D_AUS]]
-        coding.add(f"{subject}/{task}", subject, frame, images, reasons, benchmark, **{"all columns": codes})
+        if len(table):
+            coding.add(f"{subject}/{task}", subject, frame, images, reasons, benchmark, **{"all columns": codes})
+        else:
+            coding.passed.append((path.relative_to(root).as_posix(), "every frame is flagged"))
     known = facts("bp4d_sequences.csv")
-    expected = {"coded frames": None if known is None else int(known["rows"].sum()), "sequences": 328, "subjects": 41,
-                "training images (with validation)": 16627, "test images": 45805}
-    people = set(coding.subject)
-    chosen = (BP4D_FOLDS["P3"] & people) if test is None else test
+    expected = {"coded frames": BP4D_FRAMES, "sequences": 328, "subjects": 41, "training images (with validation)": 16627, "test images": 45805}
+    chosen = sorted(BP4D_FOLDS["P3"] & set(coding.subject)) if test is None else test
     out = _release("bp4d", root, coding, BP4D_AUS, chosen, rule, compared, sample_test, 16627, expected, val, seed, decode)
     if known is not None:
-        out.sequences = _per_sequence(coding, known)
+        out.sequences = sequence_table(coding, known.assign(sequence=known["subject"] + "/" + known["task"])[["sequence", "rows", "usable"]])
     return out
 
 # %% ../nbs/api/laboratory.ipynb #3e17a394
+def _intensities(path: Path, frame: Sequence[int]) -> tuple[list[int], np.ndarray]:
+    "Frame numbers and intensities [F, 1] of one file; the numbers must be those of the files before, if there were any."
+    table = label_table(path, header=False)
+    if table.shape[1] != 2:
+        raise ReleaseError(path, [f"line {table.index[0]}, value {','.join(table.iloc[0])!r}: must be a frame number, one comma and an intensity, "
+                                  "such as 1,0; restore the file as it was delivered"])
+    table.columns = ["frame", "intensity"]
+    counted = whole_numbers(table["frame"], path, "frame", 1)
+    if frame and counted != frame:
+        raise ReleaseError(path, [f"numbers {len(counted)} frames, but AU {DISFA_AUS[0]} numbers {len(frame)}: the files of one person must agree"])
+    return counted, read_codes(table, ["intensity"], {str(level): level for level in range(6)}, path)
+
+
+def _people_in(folder: Path, coding: Coding) -> dict[str, Path]:
+    "Folders of label files; others are passed over."
+    out: dict[str, Path] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        subject = path.name.upper()
+        if not re.fullmatch(r"SN\d{3}", subject):
+            coding.passed.append((f"{folder.name}/{path.name}", "its name is not like SN001"))
+        elif subject in out:
+            raise ReleaseError(folder, [f"{out[subject].name} and {path.name} are the same person; keep one"])
+        else:
+            out[subject] = path
+    return out
+
+
+def _bad_landmarks(root: Path) -> pd.DataFrame:
+    "Ranges of frames with wrong landmarks; ReleaseError where the list is not at hand."
+    if (ranges := facts("disfa_bad_landmarks.csv")) is None:
+        raise ReleaseError(root, ["drop_bad_landmarks is on, but the list of these frames, data/facts/disfa_bad_landmarks.csv of the project, is not "
+                                  "found from here: start in the project's folder, or leave the option out"])
+    return ranges
+
+
 def load_disfa(
     root: str | Path,  # folder with ActionUnit_Labels and the videos
     test: Iterable[str] | None = None,  # test subjects; None: the first three of fold P3, since the paper's three are not known
     rule: Rule = PAPER_RULE,  # reading of the sampling rule
-    compared: str = "labels",  # label vectors the rule compares: "labels" (from `threshold`), "from 1", "from 2" or "intensity"
-    threshold: int = 2,  # intensity from which an AU is present
-    camera: str = "left",  # left or right
-    pictures: str | None = None,  # folder of extracted frames, `SN001/00001.png`, matched by order; None: the videos
+    compared: Literal["labels", "from 1", "from 2", "intensity"] = "labels",  # label vectors the rule compares; "labels" are those from `threshold`
+    threshold: int = 2,  # intensity from which an AU is present, 1 to 5
+    camera: Literal["left", "right"] = "left",  # whose videos
+    pictures: str | None = None,  # folder under the root of extracted frames, `SN001/00001.png`, see `extracted_pictures`; None: the videos
+    first_picture: int | None = None,  # number of each first extracted frame; None: told by the numbers
     drop_bad_landmarks: bool = False,  # leave out frames whose landmarks are known to be wrong; their labels are right
     sample_test: bool = False,  # sample the test people as well; the paper does not
     val: float = 0.05,  # share of the training people for validation
@@ -230,57 +187,105 @@ def load_disfa(
     decode: bool = False,  # decode every kept picture; frames of videos are decoded when the run's stack is made
 ) -> Release:  # dataset "disfa"
     "DISFA as delivered (paper 4.1, supplement 2.1); ReleaseError names what is not as described."
-    root, side = Path(root), camera.capitalize()
+    check_split(seed, val=val)
+    root, side, coding = Path(root), camera.capitalize(), Coding()
+    seen: dict[Path, dict[str, str]] = {}
     if side not in ("Left", "Right"):
         raise ValueError(f"camera is {camera!r}: left or right")
+    if threshold not in range(1, 6):
+        raise ValueError(f"threshold is {threshold!r}: an intensity from 1 to 5")
+    if pictures is not None and PurePath(pictures).is_absolute():
+        raise ValueError(f"pictures is {pictures!r}: a folder under {root}, such as frames")
     folder = find_path(root, "ActionUnit_Labels") or root
-    subjects = sorted(path.name for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"SN\d{3}", path.name))
-    bad = facts("disfa_bad_landmarks.csv") if drop_bad_landmarks else None
-    coding = Coding()
-    for subject in subjects:
+    bad = _bad_landmarks(root) if drop_bad_landmarks else None
+    for subject, labels in _people_in(folder, coding).items():
         columns: list[np.ndarray] = []
         frame: list[int] = []
         for number in DISFA_AUS:
-            path = folder / subject / f"{subject}_au{number}.txt"
-            table = label_table(path, header=False).set_axis(["frame", "intensity"], axis=1)
-            counted = whole_numbers(table["frame"], path, "frame")
-            if frame and counted != frame:
-                raise ReleaseError(path, [f"numbers {len(counted)} frames, but AU {DISFA_AUS[0]} numbers {len(frame)}: "
-                                          "the files of one person must agree"])
-            frame = counted
-            columns.append(read_codes(table, ["intensity"], {str(level): level for level in range(6)}, path))
+            frame, levels = _intensities(find_path(labels, f"{subject}_au{number}.txt", seen=seen) or labels, frame)
+            columns.append(levels)
         intensity = np.concatenate(columns, axis=1)
         if pictures is None:
             folders = f"Videos_{side}Camera", f"Video_{side}Camera"
-            images, reasons = _video_frames(root, folders, f"{side}Video{subject}_comp.avi", [k - 1 for k in frame])
+            images, reasons = video_frames(root, folders, f"{side}Video{subject}_comp.avi", [k - 1 for k in frame], seen)
         else:
-            there = sorted(listing_of(root / pictures / subject), key=lambda name: int(re.sub(r"\D", "", name) or 0))
-            images = [f"{pictures}/{subject}/{there[k]}" if k < len(there) else f"{pictures}/{subject}/{number}" for k, number in enumerate(frame)]
-            reasons = picture_faults(root, images)
+            images, reasons, surplus = extracted_pictures(root, f"{pictures}/{subject}", frame, first_picture, seen)
+            coding.passed += surplus
         if bad is not None:
             ranges = bad.loc[bad["subject"] == subject, ["first", "last"]].itertuples(index=False)
             wrong = np.zeros(len(frame), bool)
             for first, last in ranges:
                 wrong |= (np.array(frame) >= first) & (np.array(frame) <= last)
             reasons = [reason or ("bad landmarks" if w else "") for reason, w in zip(reasons, wrong)]
-        levels = {f"from {t}": (intensity >= t).astype(np.float32) for t in (1, 2)} | {"intensity": intensity}
-        coding.add(subject, subject, frame, images, reasons, (intensity >= threshold).astype(np.float32), **levels)
-    expected = {"coded frames": 130814, "sequences": 27, "subjects": 27, "training images (with validation)": 14814, "test images": 14535}
-    chosen = [name for name in ("SN003", "SN004", "SN005") if name in subjects] if test is None else test
-    return _release("disfa", root, coding, DISFA_AUS, chosen, rule, compared, sample_test, 14814, expected, val, seed, decode)
+        vectors = {f"from {t}": (intensity >= t).astype(np.float32) for t in (1, 2)} | {"intensity": intensity}
+        coding.add(subject, subject, frame, images, reasons, (intensity >= threshold).astype(np.float32), **vectors)
+    everybody = sorted(set().union(*DISFA_FOLDS.values()))
+    known = pd.DataFrame({"sequence": everybody, "rows": [DISFA_FRAMES - (subject == "SN010") for subject in everybody]})
+    expected = {"coded frames": int(known["rows"].sum()), "sequences": 27, "subjects": 27,
+                "training images (with validation)": 14814, "test images": 14535}
+    chosen = sorted({"SN003", "SN004", "SN005"} & set(coding.subject)) if test is None else test
+    out = _release("disfa", root, coding, DISFA_AUS, chosen, rule, compared, sample_test, 14814, expected, val, seed, decode)
+    out.sequences = sequence_table(coding, known)
+    return out
 
 # %% ../nbs/api/laboratory.ipynb #6fc36b3a
 @dataclass(frozen=True)
 class GftFormat:
-    "Assumptions about GFT's files; change what your copy says otherwise."
+    "Assumptions about GFT's files; change what your copy says otherwise. ReleaseError for a value that cannot be."
 
     labels: str = "*.csv"  # label files, a glob under the root; one a person
     subject: str = r"(\d{3}[A-Z])"  # where the person's name stands in the file's name
     frame: str = "frame"  # column of frame numbers
     au: str = r"AU0*(\d+)"  # how AU columns are named
-    codes: Mapping[str, float] = field(default_factory=lambda: {"0": 0, "1": 1})  # text -> 1, 0 or nan (not annotated); add your missing code
+    codes: Mapping[str, float | None] = field(default_factory=lambda: {"0": 0, "1": 1})  # text -> 1, 0 or None (not annotated); add your missing code
     image: str = "{subject}/{frame}.jpg"  # a frame's picture under the root; `{subject}.mp4:{index}` for a video, index from 0
     first: int = 1  # number of the first frame, for `{index}`
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not self.labels or PurePath(self.labels).is_absolute():
+            faults.append(f"labels, value {self.labels!r}: must be a pattern of files under the root, such as *.csv")
+        for name, example in (("subject", r"(\d{3}[A-Z])"), ("au", r"AU0*(\d+)")):
+            try:
+                if not re.compile(getattr(self, name)).groups:
+                    faults.append(f"{name}, value {getattr(self, name)!r}: must hold a group in brackets, such as {example}")
+            except re.error as error:
+                faults.append(f"{name}, value {getattr(self, name)!r}: is no regular expression ({error}); write one such as {example}")
+        try:
+            if len({self.image_of(who, frame) for who in ("001A", "001B") for frame in (1, 2)}) < 4:
+                faults.append(f"image, value {self.image!r}: must name person and frame, such as {{subject}}/{{frame}}.jpg")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            faults.append(f"image, value {self.image!r}: must be a path with no other words in braces than subject, frame and index ({error!r})")
+        faults += [f"codes, {code!r} as {value!r}: must mean 1 (present), 0 (absent) or None (not annotated; null in YAML)"
+                   for code, value in self.codes.items() if isinstance(value, bool) or (value not in (0, 1, None) and value == value)]
+        if faults:
+            raise ReleaseError("GftFormat", faults)
+        meaning = {plain_number(str(code)): MISSING if value is None else float(value) for code, value in self.codes.items()}
+        object.__setattr__(self, "codes", meaning)  # numbers only from here on
+
+    def image_of(
+        self,
+        subject: str,  # who
+        frame: int,  # its number
+    ) -> str:  # path under the root, `video.mp4:17` for a frame of a video
+        "The picture of a frame."
+        return self.image.format(subject=subject, frame=frame, index=frame - self.first)
+
+
+def _label_files(root: Path, form: GftFormat) -> dict[str, Path]:
+    "The label file of each person."
+    either = re.sub(r"\[[^]]*]|[A-Za-z]", lambda m: m[0] if len(m[0]) > 1 else f"[{m[0].lower()}{m[0].upper()}]", form.labels)
+    out: dict[str, Path] = {}
+    for path in sorted(path for path in root.glob(either) if not path.name.startswith(".")):
+        if not (who := re.search(form.subject, path.stem, re.IGNORECASE)):
+            raise ReleaseError(path, [f"its name holds no person ({form.subject}); correct GftFormat.subject or GftFormat.labels"])
+        if before := next((name for name in out if name.lower() == who[1].lower()), None):
+            raise ReleaseError(path, [f"is a second file of {before}, beside {out[before].name}; keep one, or correct GftFormat.subject or "
+                                      "GftFormat.labels"])
+        out[who[1]] = path
+    if not out:
+        raise ReleaseError(root, [f"there is no label file like {form.labels}; correct GftFormat.labels, or give the folder that was delivered"])
+    return out
 
 
 def load_gft(
@@ -288,29 +293,32 @@ def load_gft(
     form: GftFormat = GftFormat(),  # what your copy looks like
     test: Iterable[str] | int = 18,  # test subjects, or how many: whole groups of three (the first three digits) are drawn
     rule: Rule = PAPER_RULE,  # reading of the sampling rule
-    compared: str = "labels",  # label vectors the rule compares: "labels" (the 10 AUs) or "all columns"
+    compared: Literal["labels", "all columns"] = "labels",  # label vectors the rule compares: "labels" (the 10 AUs) or "all columns"
     sample_test: bool = True,  # the paper samples GFT's test people as well
     val: float = 0.05,  # share of the training people for validation
     seed: int = 0,  # of both choices
     decode: bool = False,  # decode every kept picture to find broken ones
 ) -> Release:  # dataset "gft", `unverified` is set
     "GFT through an explicit description of its files (unverified format); ReleaseError names what is not as described."
+    check_split(seed, val=val)
     root, coding = Path(root), Coding()
-    for path in sorted(root.glob(form.labels)):
-        if not (who := re.search(form.subject, path.stem)):
-            raise ReleaseError(path, [f"its name holds no person ({form.subject}); correct GftFormat.subject or GftFormat.labels"])
-        table, subject = label_table(path), who[1]
-        names = {int(match[1]): name for name in table.columns if (match := re.fullmatch(form.au, name, re.IGNORECASE))}
+    for subject, path in _label_files(root, form).items():
+        table = label_table(path)
+        names = au_columns(table.columns, form.au, path)
         if form.frame not in table or not set(GFT_AUS) <= set(names):
             raise ReleaseError(path, [f"columns {', '.join(table.columns)}: needs {form.frame!r} and AUs {', '.join(map(str, GFT_AUS))} named like "
                                       f"{form.au}; correct GftFormat.frame or GftFormat.au"])
-        frame = whole_numbers(table[form.frame], path, form.frame)
-        codes = read_codes(table, [names[number] for number in sorted(names)], form.codes, path)
-        images = [form.image.format(subject=subject, frame=number, index=number - form.first) for number in frame]
-        reasons = _frame_faults(root, images) if ":" in images[0] else picture_faults(root, images)
+        if not len(table):
+            raise ReleaseError(path, ["codes no frame; restore the file, or correct GftFormat.labels"])
+        frame = whole_numbers(table[form.frame], path, form.frame, form.first if "{index" in form.image else 0)
+        meaning = {code: MISSING if value is None else value for code, value in form.codes.items()}
+        codes = read_codes(table, [names[number] for number in sorted(names)], meaning, path)
+        parts = [form.image_of(subject, number).partition(":") for number in frame]
+        images = [path + colon + place for path, (_, colon, place) in zip(on_disk(root, [[part[0]] for part in parts]), parts)]
+        reasons = frame_faults(root, images) if parts[0][1] else picture_faults(root, images)
         benchmark = codes[:, [sorted(names).index(number) for number in GFT_AUS]]
         coding.add(subject, subject, frame, images, reasons, benchmark, **{"all columns": codes})
     if isinstance(test, int):
-        test = _whole_groups(sorted(set(coding.subject)), test, seed)
+        test = whole_groups(coding.subject, test, seed)
     expected = {"coded frames": None, "sequences": 96, "subjects": 96, "training images (with validation)": 17719, "test images": 4034}
     return _release("gft", root, coding, GFT_AUS, test, rule, compared, sample_test, 17719, expected, val, seed, decode)

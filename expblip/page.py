@@ -20,9 +20,10 @@ from .absent import why_absent
 from .findings import LABELS
 from .io import atomic_write
 from .records import image_source, read_captions, read_records, read_truth
+from .report import shares
 
 # %% auto #0
-__all__ = ['STYLE', 'examples', 'examples_html', 'Page']
+__all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STYLE', 'examples', 'examples_html', 'pictures', 'Page']
 
 # %% ../nbs/api/page.ipynb #499b7fd6
 def examples(
@@ -91,6 +92,36 @@ def _jpeg(pixels: np.ndarray) -> str:
     target = io.BytesIO()
     Image.fromarray(np.asarray(pixels)).save(target, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(target.getvalue()).decode()
+
+# %% ../nbs/api/page.ipynb #91be4f60
+SHOWN = 8  # reasons that the report names
+SHORTER = {  # what makes one reason of faults: paths, remedies and numbers go
+    r"^[^:]*/[^:]*: ": "", r" \(.*|[:;,].*": "", r"\d+ x \d+|(?<=frame )\d+": "N", r"^\d+(?= faces)": "several"}
+HOW_CUT = {"eyes": "levelled by the eyes", "box": "by the box of the face",
+           "whole": "the centre (no face found)", "uncut": "uncut (squeezed to a square)"}
+
+
+def pictures(
+    run: str | Path,  # the run's folder
+    results: pd.DataFrame,  # as `collect` gives it
+) -> list[str]:  # sentences; none for the drawn world
+    "How faces were cut out, and how many pictures of how many were left out and why."
+    path, said = Path(run) / "shared" / "data" / "left_out.csv", []
+    cut = shares(results, r"data/crops/(?P<how>eyes|box|whole|uncut)")
+    if len(cut):
+        how = ", ".join(f"{value:.0f} {HOW_CUT[how]}" for how, value in zip(cut["how"], cut["value"]))
+        said.append(f"Pictures by how the face was cut out: {how}.")
+    if path.is_file() and len(gone := pd.read_csv(path, dtype=str, keep_default_na=False)):
+        kept = shares(results, r"table1/(?P<dataset>[^/]+)/(?P<split>[^/]+)/images")["value"].sum()
+        short = gone["fault"]
+        for pattern, word in SHORTER.items():
+            short = short.str.replace(pattern, word, regex=True)
+        counts = short.str.strip().replace("", "no reason given").value_counts()
+        few = [f"{count} {reason}" for reason, count in counts[:SHOWN].items()]
+        few += [f"{counts[SHOWN:].sum()} for other reasons"] * (len(counts) > SHOWN)
+        said.append(f"Left out: {len(gone)} of {len(gone) + kept:.0f} pictures: {', '.join(few)}. "
+                    f"Such as {', '.join(gone['id'][:3])}; shared/data/left_out.csv lists all.")
+    return said
 
 # %% ../nbs/api/page.ipynb #6857ca5b
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}

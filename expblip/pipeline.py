@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ def run_stage(
     _clear(folder, hashlib.sha256(json.dumps(now["key"], sort_keys=True).encode()).hexdigest())
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     usage = execute(run.root / instance.notebook, folder, instance.params, run.kernels, {"EXPBLIP_PROGRESS": str(folder / "progress.txt")})
+    told: dict[str, Any] = {"timing": {}}  # what the stage says of itself
+    for name in ("timing", "llm"):
+        with suppress(OSError, ValueError):
+            told[name] = read_json(folder / f"{name}.json")
     try:
-        timing = read_json(folder / "timing.json")
-    except (OSError, ValueError):
-        timing = {}
-    try:
-        beside = {**run.recorded, "seed": instance.seed, "device": instance.params.get("device"), "started": started, **usage, "timing": timing}
+        beside = {**run.recorded, "seed": instance.seed, "device": instance.params.get("device"), "started": started, **usage, **told}
         found = write_manifest(instance, now, run.root, **beside)
     except OSError as error:
         os.replace(folder / "notebook.ipynb", folder / "notebook.failed.ipynb")
@@ -174,7 +174,7 @@ def run(
                 work.done[name] = "skipped"
                 if not missing:
                     work.problems[name] = str(fail_info.get_msg())
-                _say(f"{_count(work)} {name} skipped: " + (f"needs {', '.join(missing)}" if missing else work.problems[name]))
+                    _say(f"{_count(work)} {name} skipped: {work.problems[name]}")
 
         def skip_uptodate(self, task: Any) -> None:
             _say(f"{_count(work)} {task.name.removeprefix('stage:')} is up to date")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from .kinds import UNVERIFIED, UNVERIFIED_MARK
 from .sheets import TableError
 
 # %% auto #0
-__all__ = ['MISSING', 'ReleaseError', 'Release', 'count_table', 'find_path', 'lines_of', 'label_table', 'plain_number',
+__all__ = ['MISSING', 'ReleaseError', 'Release', 'count_table', 'find_path', 'on_disk', 'lines_of', 'label_table', 'plain_number',
            'read_codes', 'au_cells', 'listing_of', 'picture_faults', 'release_records']
 
 # %% ../nbs/api/releases.ipynb #3de7ae9a
@@ -36,21 +37,38 @@ class Release:
     counts: pd.DataFrame  # columns what, found, expected (<NA>: not known)
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", "reason"]))  # images named by the labels that cannot be used
     variants: pd.DataFrame | None = None  # what each reading of the sampling rule would keep (`sampling.rule_variants`)
-    sequences: pd.DataFrame | None = None  # found and known frames of each sequence, where they are known
+    sequences: pd.DataFrame | None = None  # coded frames of each sequence, found and known: columns sequence, rows_found, rows and more
 
     @property
     def unverified(self) -> bool:
         "Whether nobody with the data has confirmed this format yet."
         return self.name in UNVERIFIED
 
+    @property
+    def differing(self) -> pd.DataFrame:
+        "Rows of `sequences` with another number of coded frames than known, those that are there first."
+        if self.sequences is None:
+            return pd.DataFrame(columns=["sequence", "rows_found", "rows"])
+        other = self.sequences[(self.sequences["rows_found"] != self.sequences["rows"]).fillna(True)]
+        return other.sort_values("rows_found", key=lambda rows: rows == 0, kind="stable").reset_index(drop=True)
+
     def __str__(self) -> str:
         title = f"{self.name}: {len(self.records)} records" + (f" ({UNVERIFIED_MARK})" if self.unverified else "")
         left = [f"  {file}: {reason}" for file, reason in self.left_out.head(10).itertuples(index=False)]
-        parts = [title, self.counts.assign(difference=self.counts["found"] - self.counts["expected"]).to_string(index=False, na_rep="not known")]
+        counts = self.counts.assign(difference=self.counts["found"] - self.counts["expected"])
+        parts = [title, counts.astype(object).where(counts.notna(), "not known").to_string(index=False)]
         if len(self.left_out):
             reasons = self.left_out["reason"].value_counts()
             parts += [f"{len(self.left_out)} left out: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())]
             parts += left + ["  ..."] * (len(self.left_out) > 10)
+        if len(other := self.differing):
+            there, gone = other[other["rows_found"] > 0], other.loc[other["rows_found"] == 0, "sequence"].tolist()
+            parts += [f"{len(there)} sequence{'s' * (len(there) > 1)} with another number of coded frames than known"] * bool(len(there))
+            parts += [f"  {name}: {found}, known {'none' if pd.isna(known) else known}" for name, found, known
+                      in there.head(10)[["sequence", "rows_found", "rows"]].itertuples(index=False)]
+            parts += ["  ..."] * (len(there) > 10)
+            few = ", ".join(gone[:10]) + ", ..." * (len(gone) > 10)
+            parts += [f"{len(gone)} known sequence{'s' * (len(gone) > 1)} without labels: {few}"] * bool(gone)
         if self.variants is not None:
             parts += ["readings of the sampling rule, nearest to the paper first", self.variants.head(5).to_string(index=False)]
         return "\n".join(parts)
@@ -64,27 +82,60 @@ def count_table(
     return pd.DataFrame({"what": what, "found": pd.array(found, "Int64"), "expected": pd.array(expected, "Int64")})
 
 # %% ../nbs/api/releases.ipynb #a61aebc8
+def _entries(
+    folder: Path,  # a folder, or none
+    seen: dict[Path, dict[str, str]],  # what was listed before
+) -> dict[str, str]:  # name, and name in small letters -> name
+    "What a folder holds, listed once."
+    if folder not in seen:
+        names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
+        seen[folder] = {name.lower(): name for name in names} | {name: name for name in names}
+    return seen[folder]
+
+
 def find_path(
     root: str | Path,  # the data set's folder
     *names: str,  # relative paths, the usual one first
     optional: bool = False,  # None instead of an error when there is none
+    seen: dict[Path, dict[str, str]] | None = None,  # folders listed before, for whoever asks often
 ) -> Path | None:  # the first that exists, whatever the case of its letters
     "A file or folder under one of its known names; ReleaseError lists what was tried."
-    root = Path(root)
+    root, seen = Path(root), {} if seen is None else seen
     for name in names:
         at: Path | None = root
         for part in Path(name).parts:
-            if at is None or not at.is_dir():
-                at = None
+            if at is None:
                 break
-            exact = at / part
-            at = exact if exact.exists() else next((p for p in sorted(at.iterdir()) if p.name.lower() == part.lower()), None)
-        if at is not None:
+            found = part if (at / part).exists() else _entries(at, seen).get(part.lower())
+            at = at / found if found else None
+        if at is not None and at.exists():
             return at
     if optional:
         return None
     what = "no such folder" if not root.is_dir() else f"there is no {' or '.join(names)}"
     raise ReleaseError(root, [f"{what}; give the folder that was delivered, unchanged"])
+
+
+def on_disk(
+    root: str | Path,  # where the relative paths begin
+    options: Sequence[Sequence[str]],  # for each picture the paths it may have, the usual one first
+) -> list[str]:  # for each picture the path that is there; the usual one when none is
+    "Find many pictures whatever the case of their names and folders."
+    root = Path(root)
+    seen: dict[Path, dict[str, str]] = {}
+    folders: dict[str, tuple[str, dict[str, str]]] = {}
+
+    def there(path: str) -> str | None:
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            at = find_path(root, folder, optional=True, seen=seen)
+            place = at.relative_to(root).as_posix() if at else "."
+            folders[folder] = ("" if place == "." else f"{place}/", _entries(at, seen) if at else {})
+        place, names = folders[folder]
+        found = names.get(name) or names.get(name.lower())
+        return found and place + found
+
+    return [next((found for path in paths if (found := there(path))), paths[0]) for paths in options]
 
 # %% ../nbs/api/releases.ipynb #8d6783a7
 def lines_of(
@@ -110,7 +161,9 @@ def label_table(
                             skip_blank_lines=False)
     except FileNotFoundError:
         raise ReleaseError(path, ["no such file"]) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+    except pd.errors.EmptyDataError:
+        raise ReleaseError(path, ["the file is empty; restore it as it was delivered"]) from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         raise ReleaseError(path, [f"cannot be read as a table ({str(error).strip().splitlines()[-1]})"]) from None
     table.index = pd.RangeIndex(1, len(table) + 1)
     with open(path, encoding="utf-8-sig") as file:
@@ -120,7 +173,9 @@ def label_table(
         raise ReleaseError(path, faults)
     table = table.apply(lambda column: column.str.strip(quotes))
     table = table[(table != "").any(axis=1)]
-    if header and len(table):
+    if not len(table):
+        raise ReleaseError(path, ["the file is empty; restore it as it was delivered"])
+    if header:
         names = table.iloc[0].tolist()
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ReleaseError(path, [f"line {table.index[0]}: the column {twice[0]!r} comes twice"])
@@ -161,7 +216,7 @@ def read_codes(
         for text, value in zip(texts, values):
             if value is None:
                 rows = table.index[which == list(texts).index(text)]
-                faults += [f"line {row}, column {name!r}, value {text!r}: must be {known}" for row in rows[:20]]
+                faults += [f"line {row}, column {name!r}, value {text!r}: must be {known}" for row in rows]
         out[:, k] = np.array([MISSING if value is None else value for value in values] or [MISSING], np.float32)[which] if len(table) else MISSING
     if faults:
         raise ReleaseError(where, faults)
@@ -227,6 +282,19 @@ def picture_faults(
     return reasons
 
 # %% ../nbs/api/releases.ipynb #4741ce6d
+def _nothing(images: Sequence[str], reasons: Sequence[str]) -> str:
+    "Why no picture of a data set can be used."
+    if not images:
+        return "no label was read; give the folder that was delivered, unchanged"
+    files = [re.sub(r"(\.\w+):\d+$", r"\1", image) for image, reason in zip(images, reasons) if reason == "missing"]
+    looked = list(dict.fromkeys(files))
+    others = pd.Series([reason for reason in reasons if reason != "missing"]).value_counts()
+    parts = [f"labels of {len(images)} pictures were read, none of the pictures {'was found below this folder' if files else 'can be used'}"]
+    parts += [f": looked for {', '.join(looked[:3])}{', ...' * (len(looked) > 3)}"] * bool(files)
+    parts += [f" ({', '.join(f'{count} {reason}' for reason, count in others.items())})"] * bool(len(others))
+    return "".join([*parts, "; put them there, or give the folder that was delivered"])
+
+
 def release_records(
     dataset: str,  # name of the data set
     root: str | Path,  # its folder
@@ -240,8 +308,12 @@ def release_records(
     emotions: Sequence[list[str] | None] | None = None,  # [N] names; None: not annotated
     reasons: Sequence[str] | None = None,  # [N] "" or why an image cannot be used (`picture_faults`)
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the records that can be used, and those left out (columns file, reason)
-    "Columns of a loader as records; an id is the data set and the path, never a name."
+    "Columns of a loader as records; an id is the data set and the path, never a name. ReleaseError when nothing is left."
     n = len(images)
+    why = np.array(reasons if reasons is not None else [""] * n, dtype=object)
+    bad = why != ""
+    if bad.all():
+        raise ReleaseError(root, [_nothing(images, why.tolist())])
     none: list[None] = [None] * n
     present, absent = au_cells(labels, aus) if labels is not None else (none, none)
     place = Path(root).as_posix()
@@ -251,7 +323,5 @@ def release_records(
         "frame": pd.array(frame if frame is not None else none, "Int64"), "au_present": present, "au_absent": absent,
         "emotions": emotions if emotions is not None else none}
     table = pd.DataFrame({name: pd.Series(cells, dtype="Int64" if name == "frame" else object) for name, cells in columns.items()})
-    why = np.array(reasons if reasons is not None else [""] * n, dtype=object)
-    bad = why != ""
     out = pd.DataFrame({"file": np.array(images, dtype=object)[bad], "reason": why[bad]})
     return table[~bad].reset_index(drop=True), out

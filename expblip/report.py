@@ -19,12 +19,14 @@ from .io import read_json
 from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
 
 # %% auto #0
-__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'PAPER', 'SIZE', 'ReportError', 'collect', 'board', 'shares', 'run_kind',
-           'table1', 'table2', 'probe_table', 'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
+__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'UNTRAINED', 'ReportError', 'collect', 'board',
+           'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5',
+           'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
-NOT_YET, NO_COUNTERPART, ABSENT = "not measured yet", "–", "data set absent"
+NOT_YET, NO_COUNTERPART, ABSENT, NO_F1 = "not measured yet", "–", "data set absent", "no F1"
 PAPER = "paper"
+SIZE = ("ViT-G", "OPT-6.7B")  # the paper's largest encoder and language model
 
 
 class ReportError(ValueError):
@@ -84,13 +86,20 @@ def run_kind(
 
 # %% ../nbs/api/report.ipynb #55d667b5
 def _cell(values: pd.DataFrame, name: str | None, scale: float, digits: int) -> str:
-    if name in (None, ABSENT):
+    if name in (None, ABSENT, NO_F1):
         return name or NO_COUNTERPART
     return (spread_text(values.loc[name].to_numpy(float), digits, scale) if name in values.index else "") or NOT_YET
 
 
 def _print(value: Any) -> str:
     return NO_COUNTERPART if value is None or value != value else f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _own(text: str, own: Mapping[str, str]) -> str:
+    "A name of the paper's, with our encoder and language model in place of its large ones."
+    for theirs, ours in own.items():
+        text = text.replace(theirs, ours)
+    return text
 
 
 def _stack(
@@ -100,6 +109,7 @@ def _stack(
     values: pd.DataFrame,  # the board
     label: str,  # what our rows are called
     extra: Mapping[str, Mapping[str, str | None]],  # further rows of ours
+    own: Mapping[str, str],  # the paper's large encoder and language model -> what our rows have in their place
     scale: float = 1.0,
     digits: int = 3,
 ) -> pd.DataFrame:
@@ -110,6 +120,8 @@ def _stack(
         head = {name: _print(row[name]) for name in heads}
         rows.append(head | {"source": PAPER} | {name: _print(row[name]) for name in figures})
         if number in ours:
+            if head.get("llm", SIZE[1]) == SIZE[1]:  # of the paper's sizes ours stands beside the largest
+                head = {name: _own(text, own) for name, text in head.items()}
             rows.append(head | {"source": label} | {name: _cell(values, ours[number].get(name), scale, digits) for name in figures})
     for model, cells in extra.items():
         blank = dict.fromkeys(heads, "")
@@ -145,13 +157,42 @@ def table1(
     rows += [cells(*place) for place in counts.index if place[0] not in twins.values()]
     return pd.DataFrame(rows, columns=["dataset", "annotation", "split", "source", "images", "subjects", "sampled"]).fillna("")
 
+# %% ../nbs/api/report.ipynb #90c1a002
+def annotated(
+    table: pd.DataFrame,  # as `table1` gives it
+    run: str | Path,  # the run's folder
+) -> pd.DataFrame:  # the same with `annotation` filled where it was empty
+    "What the run's own data sets are annotated with, from its records."
+    path = Path(run) / "shared" / "data" / "records.parquet"
+    if not (table["annotation"] == "").any() or not path.is_file():
+        return table
+    records = pd.read_parquet(path, columns=["dataset", "split", "au_present", "emotions"])
+    table = table.copy()
+    for (name, split), part in records.groupby(["dataset", "split"]):
+        kinds = [kind for kind, column in (("au", "au_present"), ("emotion", "emotions")) if part[column].notna().any()]
+        table.loc[(table["annotation"] == "") & (table["dataset"] == name) & (table["split"] == split), "annotation"] = "+".join(kinds) or "none"
+    return table
+
 # %% ../nbs/api/report.ipynb #2c5a9128
-SIZE = ("ViT-G", "OPT-6.7B")
+def run_start(
+    run: str | Path,  # the run's folder
+) -> str:  # such as drawn-blip2; empty when nothing was trained or captioned
+    "The name of what the run's models began as; several are joined by /."
+    made = [read_json(path).get("start") or {} for path in sorted(Path(run).glob("seed*/step2-*/config.json"))]
+    asked = [read_json(path).get("all_params") or {} for path in sorted(Path(run).glob("seed*/caption-*/manifest.json"))]
+    names = [str(start.get("name", "")) for start in made] or [Path(str(params.get("init", ""))).name for params in asked]
+    return "/".join(dict.fromkeys(filter(None, names)))
+
+
+def _named(kind: Kind, start: str) -> dict[str, str]:
+    "How rows of ours are called that stand beside ViT-G and OPT-6.7B; the drawn world's say in `source` what they are."
+    return {} if kind.truth else {SIZE[0]: f"encoder of {start or 'this run'}", SIZE[1]: f"LM of {start or 'this run'}"}
 
 
 def table2(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
+    start: str = "",  # what the run's models began as (`run_start`); rows of real faces are called by it
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours; then blind, majority and oracle rows
     "METEOR and ROUGE-L of AU captions."
     kind, paper, figures = run_kind(results), paper_table(2), {"meteor": "meteor", "rouge": "rouge_l", "ada_sim": "ada_sim"}
@@ -168,26 +209,69 @@ def table2(
     extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
     formats = LABELS if kind.truth else ("au", "mix")  # the others state emotions, which no image with AU labels has but in the drawn world
     extra |= {f"oracle, {model} format": names(f"oracle-{model}", "none") for model in formats}
-    return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra)
+    return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start))
 
 # %% ../nbs/api/report.ipynb #2036568d
+UNTRAINED = "QFormer before training"
+
+
 def probe_table(
     results: pd.DataFrame,  # as `collect` gives it
     number: int,  # 3 or 4
     reading: str = "pooled",  # pooled or flattened
+    start: str = "",  # what the run's models began as (`run_start`); rows of real faces are called by it
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours where there is a counterpart
     "Linear probes of image encoders and Q-Formers."
     kind, paper, emotions = run_kind(results), paper_table(number), {"affectnet_accuracy": "emotion_accuracy"}
     figures = {name: "affectnet" if name in emotions else "bp4d" if number == 3 else "rafau" for name in paper.columns if name != "model"}
     gone: dict[str, str | None] = {name: ABSENT for name, dataset in figures.items() if dataset in kind.absent}
 
+    values = board(results)
+
     def names(model: str, part: str) -> dict[str, str | None]:
-        return {name: f"table{number}/{model}/{part}/{reading}/{emotions.get(name, name)}" for name in figures} | gone
+        place = f"table{number}/{model}/{part}/{reading}"
+        lost = () if kind.truth or f"{place}/avg" not in values.index else [name for name in figures if name.startswith("AU")]
+        return ({name: f"{place}/{emotions.get(name, name)}" for name in figures}
+                | {name: NO_F1 for name in lost if f"{place}/{name}" not in values.index} | gone)
 
     rows = {f"{PARTS[part]}({LABELS[model]})": names(model, part) for model in LABELS for part in PARTS}
     rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": {name: gone.get(name, "") for name in figures}}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
-    return _stack(paper, ["model"], ours, board(results), kind.label, {"QFormer before training": names("blip2", "qformer")}, 100, 1)
+    further = {UNTRAINED: names("blip2", "qformer")}
+    return _stack(paper, ["model"], ours, values, kind.label, further, _named(kind, start), 100, 1)
+
+
+def uneven(
+    results: pd.DataFrame,  # as `collect` gives it
+    number: int,  # 3 or 4
+    reading: str = "pooled",  # pooled or flattened
+    start: str = "",  # as in `probe_table`
+) -> str:  # empty when every average is over all AUs
+    "Which AUs have no F1 (no test image shows them and no probe predicts them), so that a row's average leaves them out."
+    values, own = board(results), _named(run_kind(results), start)
+    aus, rows = [name for name in paper_table(number).columns if name.startswith("AU")], []  # type: list[str], list[tuple[str, set[tuple[str, str]]]]
+    for model, part in [("blip2", part) for part in PARTS] + [(model, part) for model in LABELS for part in PARTS]:
+        place = f"table{number}/{model}/{part}/{reading}"
+        if f"{place}/avg" not in values.index:
+            continue
+        measured = values.columns[values.loc[f"{place}/avg"].notna()]
+        told = set()
+        for name in aus:
+            lost = [seed for seed in measured if f"{place}/{name}" not in values.index or pd.isna(values.loc[f"{place}/{name}", seed])]
+            told |= {(name, "" if len(lost) == len(measured) else f" (seed {' and '.join(map(str, lost))})")} if lost else set()
+        row = _own(PARTS[part], own) + f"({LABELS[model]})" if model in LABELS else _own(PARTS[part], own) if part == "image_encoder" else UNTRAINED
+        rows.append((row, told))
+
+    def words(told: set[tuple[str, str]]) -> str:
+        return ", ".join(name + seeds for name, seeds in sorted(told, key=lambda one: aus.index(one[0])))
+
+    common = set.intersection(*(told for _, told in rows)) if rows else set()
+    groups: dict[str, list[str]] = {}
+    for row, told in rows:
+        groups.setdefault(words(told - common), []).append(row)
+    parts = [f"{text} in {', '.join(names)}" for text, names in groups.items() if text]
+    said = f"Without F1 in every row, and in no average: {words(common)}. " if common else ""
+    return (said + f"Rows average over different AUs; {'also ' * bool(common)}left out: {'; '.join(parts)}." * bool(parts)).strip()
 
 # %% ../nbs/api/report.ipynb #4ba2d96a
 def table5(

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['GRIDS', 'GAPS', 'PAPER_RULE', 'BP4D_FOLDS', 'DISFA_FOLDS', 'Rule', 'kept_frames', 'rule_variants', 'split_people',
-           'random_split', 'set_apart']
+__all__ = ['GRIDS', 'GAPS', 'PAPER_RULE', 'BP4D_FOLDS', 'DISFA_FOLDS', 'Rule', 'kept_frames', 'rule_variants', 'check_split',
+           'split_people', 'random_split', 'set_apart']
 
 # %% ../nbs/api/sampling.ipynb #3a7ec175
 GRIDS = ("index", *range(10))
@@ -103,6 +103,18 @@ DISFA_FOLDS = {
 }
 
 # %% ../nbs/api/sampling.ipynb #9336b78e
+def check_split(
+    seed: int,  # of random choices
+    **shares: float,  # parts of a data set by name, such as val=0.05
+) -> None:
+    "ValueError unless every share is from 0 to 1 and the seed a number from 0."
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}: a share from 0 to 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: a whole number from 0")
+
+
 def split_people(
     subjects: Sequence[str] | np.ndarray,  # [N] who is in each image
     test: Iterable[str],  # the people who are tested

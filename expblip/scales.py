@@ -5,11 +5,12 @@
 # %% ../nbs/api/scales.ipynb #fa21a5fd
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 # %% auto #0
-__all__ = ['SCALE_NAMES', 'SCALES', 'RECIPES', 'Recipe']
+__all__ = ['SCALE_NAMES', 'SCALES', 'RECIPES', 'Recipe', 'epoch_rate']
 
 # %% ../nbs/api/scales.ipynb #cca2395f
 SCALE_NAMES = ("smoke", "tiny", "base", "full")
@@ -33,6 +34,9 @@ SCALES: dict[str, tuple] = {
     "lm.steps":             (4,      400,    6000,   6000),
     "lm.soft_steps":        (4,      3500,   3000,   3000),
     "lm.batch":             (16,     48,     48,     48),
+    "chat.conversations":   (400,    40000,  200000, 200000),
+    "chat.steps":           (4,      3000,   10000,  10000),
+    "chat.batch":           (16,     48,     48,     48),
     "blip2.faces":          (64,     6000,   100000, 200000),
     "blip2.steps1":         (3,      1500,   10000,  20000),
     "blip2.steps2":         (3,      300,    10000,  20000),
@@ -115,3 +119,19 @@ RECIPES = {
         lr=(1e-4, 1e-5), lr_min=(1e-5, 0.0), lr_warmup=(1e-6, 1e-8), warmup=(5000, 1000), batch=(112, 16), epochs=(10, 20),
         max_tokens=(32, 32), randaugment=True, decay_all=True),
 }
+
+# %% ../nbs/api/scales.ipynb #61add8ad
+def epoch_rate(
+    step: int,  # update, from 0
+    an_epoch: int,  # updates an epoch
+    epochs: int,  # epochs in all
+    peak: float,  # highest learning rate
+    floor: float = 0.0,  # floor of the cosine
+    warmup: int = 0,  # updates of the warm-up
+    start: float = 0.0,  # learning rate at which the warm-up starts
+) -> float:  # learning rate of this update
+    "LAVIS's `linear_warmup_cosine_lr`: warm-up within the first epoch, then a cosine that moves once an epoch."
+    epoch, step = divmod(step, an_epoch)
+    if epoch == 0:
+        return min(peak, start + (peak - start) * step / max(warmup, 1))
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))

@@ -124,13 +124,14 @@ class Step1(nn.Module):
         detach: bool = True,  # ITC: the gathered side is a constant
         identical_negatives: bool = False,  # identical captions count as negatives in ITC and ITM
         hard_after: int = 0,  # training batches until ITM's negatives are fully hard; 0 = from the first, as in BLIP-2
+        ln_eps: float = 1e-5,  # epsilon of ln_vision: LAVIS's; Hugging Face's BLIP-2 computes it with 1e-6
     ):
         super().__init__()
         cfg = qformer.cfg
         self.qformer, self.dec_id, self.detach, self.identical_negatives = qformer, dec_id, detach, identical_negatives
         self.hard_after = hard_after
         self.register_buffer('seen', torch.tensor(0.), persistent=False)
-        self.ln_vision = nn.LayerNorm(cfg.encoder_width)
+        self.ln_vision = nn.LayerNorm(cfg.encoder_width, ln_eps)
         self.vision_proj, self.text_proj = nn.Linear(cfg.hidden, cfg.projection), nn.Linear(cfg.hidden, cfg.projection)
         self.itm_head, self.temp = nn.Linear(cfg.hidden, 2), nn.Parameter(torch.tensor(.07))
 

@@ -32,9 +32,10 @@ class ExpressionCaptioner(nn.Module):
         lm: Any,  # frozen causal language model (Hugging Face)
         tok,  # its tokenizer
         ln_vision: nn.LayerNorm | None = None,  # from step 1; a fresh one when None
+        lm_dropout: bool = False,  # keep the frozen language model's dropout alive in training, as LAVIS does
     ):
         super().__init__()
-        self.encoder, self.qformer, self.lm, self.tok = encoder, qformer, lm, tok
+        self.encoder, self.qformer, self.lm, self.tok, self.lm_dropout = encoder, qformer, lm, tok, lm_dropout
         self.ln_vision = ln_vision or nn.LayerNorm(qformer.cfg.encoder_width)
         self.proj = nn.Linear(qformer.cfg.hidden, lm.get_input_embeddings().embedding_dim)
         lm.requires_grad_(False)
@@ -55,9 +56,9 @@ class ExpressionCaptioner(nn.Module):
     def train(self,
         mode: bool = True,  # False: evaluation
     ):  # itself
-        "As usual, but the frozen language model stays in evaluation mode."
+        "As usual, but the frozen language model stays in evaluation mode, unless `lm_dropout` is on."
         super().train(mode)
-        self.lm.eval()
+        self.lm.train(mode and self.lm_dropout)
         return self
 
     def forward(self,
@@ -81,6 +82,7 @@ class ExpressionCaptioner(nn.Module):
         top_p: float = .9,  # nucleus of sampling
         temperature: float = 1.,  # of sampling
         repetition_penalty: float = 1.,  # 1 = none
+        length_penalty: float = 1.,  # of beam search: a caption's score is divided by its length to this power
         seed: int | None = None,  # makes sampling reproducible; None: torch's own state
     ) -> list[str]:  # one caption a picture
         "Caption pictures. Raises ValueError for an unknown decoding."
@@ -89,7 +91,7 @@ class ExpressionCaptioner(nn.Module):
         prefix = self.prefix(pixels).to(self.lm.dtype)
         start = self.lm.get_input_embeddings()(torch.full((len(prefix), 1), self.tok.bos_token_id, device=prefix.device))
         ways: dict[str, dict[str, Any]] = dict(
-            greedy=dict(do_sample=False, num_beams=1), beam=dict(do_sample=False, num_beams=beams),
+            greedy=dict(do_sample=False, num_beams=1), beam=dict(do_sample=False, num_beams=beams, length_penalty=length_penalty),
             sample=dict(do_sample=True, num_beams=1, top_p=top_p, top_k=0, temperature=temperature))
         if seed is not None: torch.manual_seed(seed)
         embeds = torch.cat([prefix, start], 1)

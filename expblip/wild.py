@@ -9,38 +9,20 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from .facs import AUS, au
-from .releases import (MISSING, Release, ReleaseError, count_table, find_path, label_table, lines_of, listing_of, picture_faults, read_codes,
-                              release_records)
-from .sampling import random_split, set_apart
+from .releases import (MISSING, Release, ReleaseError, count_table, find_path, label_table, lines_of, listing_of, on_disk, picture_faults,
+                              read_codes, release_records)
+from .sampling import check_split, random_split, set_apart
 from .sheets import read_table
 
 # %% auto #0
-__all__ = ['EMOTIONET_AUS', 'EMOTIONET_CODES', 'EMOTIONET_SETS', 'on_disk', 'listed_once', 'wild_release', 'read_token',
-           'read_aus', 'load_rafau', 'load_emotionet']
-
-# %% ../nbs/api/wild.ipynb #764c7a38
-def on_disk(
-    root: str | Path,  # where the relative paths begin
-    options: Sequence[Sequence[str]],  # for each picture the paths it may have, the usual one first
-) -> list[str]:  # for each picture the path that is there; the usual one when none is
-    "Find pictures whatever the case of their names."
-    known: dict[str, dict[str, str]] = {}
-
-    def there(path: str) -> str | None:
-        folder, _, name = path.rpartition("/")
-        if folder not in known:
-            files = listing_of(Path(root) / folder)
-            known[folder] = {file.lower(): file for file in files} | {file: file for file in files}
-        found = known[folder].get(name) or known[folder].get(name.lower())
-        return found and f"{folder}/{found}".lstrip("/")
-
-    return [next((found for path in paths if (found := there(path))), paths[0]) for paths in options]
+__all__ = ['EMOTIONET_AUS', 'EMOTIONET_CODES', 'EMOTIONET_SETS', 'listed_once', 'wild_release', 'read_token', 'read_aus',
+           'load_rafau', 'load_emotionet']
 
 # %% ../nbs/api/wild.ipynb #6a94ba8f
 def listed_once(
@@ -71,8 +53,7 @@ def wild_release(
     **labels: Any,  # labels, aus or emotions for `release_records`
 ) -> Release:  # the pictures that can be used, and all others with the reason
     "Look for pictures, split them and count them; ValueError when a share is not from 0 to 1."
-    if not (0 <= test <= 1 and 0 <= val <= 1):
-        raise ValueError(f"test is {test} and val is {val}: both are shares from 0 to 1")
+    check_split(seed, test=test, val=val)
     why = np.array(reasons, dtype=object)
     good = why == ""
     why[good] = picture_faults(root, np.array(images, dtype=object)[good], decode)
@@ -145,9 +126,13 @@ EMOTIONET_SETS = ("manual", "automatic")
 _COLUMNS = ("URL", "URL orig", *(f"AU {number}" for number in range(1, 61)))
 
 
-def _bare(table: pd.DataFrame) -> pd.DataFrame:
-    "Without the literal quotes; columns of AUs are called `AU 12`."
+def _bare(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    "Without the literal quotes; columns of AUs are called `AU 12`. ReleaseError when an AU has two."
     names = [re.sub(r"(?i)^AU\s*0*(\d+)$", r"AU \1", str(name).strip(" '\"")) for name in table.columns]
+    faults = [f"{name} has several columns, {' and '.join(repr(c) for c, n in zip(table.columns, names) if n == name)}; keep the right one"
+              for name in dict.fromkeys(names) if names.count(name) > 1]
+    if faults:
+        raise ReleaseError(path, faults)
     return table.set_axis(names, axis=1).apply(lambda column: column.str.strip(" '\""))
 
 
@@ -156,7 +141,7 @@ def _manual_set(root: Path) -> list[tuple[Path, pd.DataFrame]]:
     names = [f"{folder}EmotioNet_FACS_aws_2020_24600{ending}" for ending in (".csv", ".xlsx") for folder in ("", "labels/")]
     path = find_path(root, *names) or root
     if path.suffix.lower() == ".csv":
-        return [(path, _bare(read_table(path, ReleaseError)))]
+        return [(path, _bare(path, read_table(path, ReleaseError)))]
     try:
         cells = pd.read_excel(path, header=None, dtype=str, keep_default_na=False, engine="openpyxl")
     except ImportError:
@@ -164,19 +149,20 @@ def _manual_set(root: Path) -> list[tuple[Path, pd.DataFrame]]:
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ReleaseError(path, [f"cannot be read as a sheet ({error}); save it as .csv beside it"]) from None
     cells.index = pd.RangeIndex(1, len(cells) + 1)
-    return [(path, _bare(cells.iloc[1:].set_axis(cells.iloc[0].tolist(), axis=1)))]
+    return [(path, _bare(path, cells.iloc[1:].set_axis(cells.iloc[0].tolist(), axis=1)))]
 
 
 def _automatic_set(root: Path) -> list[tuple[Path, pd.DataFrame]]:
     "The program's files."
-    paths = sorted([*root.glob("dataFile_*.txt"), *root.glob("*/dataFile_*.txt")])
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    paths = [folder / name for folder in folders for name in sorted(listing_of(folder)) if re.fullmatch(r"(?i)dataFile_.*\.txt", name)]
     if not paths:
         raise ReleaseError(root, ["there is no dataFile_0001.txt; give the folder that was delivered, unchanged"])
     tables = [(path, label_table(path, "\t", header=False)) for path in paths]
     for path, table in tables:
         if table.shape[1] != len(_COLUMNS):
             raise ReleaseError(path, [f"has {table.shape[1]} columns; two addresses and AU 1 to AU 60 make {len(_COLUMNS)}"])
-    return [(path, _bare(table.set_axis(list(_COLUMNS), axis=1))) for path, table in tables]
+    return [(path, _bare(path, table.set_axis(list(_COLUMNS), axis=1))) for path, table in tables]
 
 # %% ../nbs/api/wild.ipynb #e3e5f155
 def _addresses(urls: Sequence[str]) -> list[str]:
@@ -195,7 +181,7 @@ def _downloaded(root: Path, names: Sequence[str]) -> list[str]:
 
 def load_emotionet(
     root: str | Path,  # folder with the label files and images
-    which: str = "manual",  # "manual": the 24,600 rows of the paper; "automatic": the program's labels
+    which: Literal["manual", "automatic"] = "manual",  # "manual": the 24,600 rows of the paper; "automatic": the program's labels
     aus: Sequence[int] = EMOTIONET_AUS,  # AUs to read
     test: float = 0.1,  # share of the test images
     val: float = 0.05,  # share of the training images for validation

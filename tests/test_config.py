@@ -151,3 +151,24 @@ stage_config("data", scale="tiny")
 for device in ("auto", "cpu"): check_params("step2", {"device": device})
 assert "torch" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize("stage", ["synthesize", "fuse"])
+@pytest.mark.parametrize("params, message", [
+    ({}, "writer llm needs llm_model"), ({"llm_model": "m", "base_url": "localhost:8000"}, "must begin with http"),
+    ({"llm_model": "m", "temperature": 0}, "variants 3 at temperature 0"), ({"llm_model": "m", "fallback": "gpt"}, "one of grammar, rule, leave"),
+    ({"llm_model": "m", "budget": -1}, "a number from 0"), ({"llm_model": "m", "api_key": "x"}, "unknown parameter 'api_key'")])
+def test_a_chat_model_is_checked_before_anything_runs(stage, params, message):
+    with pytest.raises(ConfigError, match=message):
+        check_params(stage, {"writer": "llm", **params})
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated():
+    for url in ("https://user:hunter2@host/v1", "user:hunter2@host"):
+        with pytest.raises(ConfigError, match="holds a user name or password") as error:
+            check_params("synthesize", {"writer": "llm", "llm_model": "m", "base_url": url})
+        assert "hunter2" not in str(error.value)
+
+
+def test_the_other_writers_need_none_of_it():
+    assert stage_config("synthesize", writer="rule", temperature=0.0).llm_model == "" == stage_config("fuse").base_url

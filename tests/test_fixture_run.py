@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from test_photographs import copied, environment
 
+from expblip.report import NO_F1, NOT_YET
+
 pytestmark = pytest.mark.slow
 SETS = {'bp4d', 'disfa', 'gft', 'rafau', 'emotionet', 'affectnet', 'rafdb', 'faceme'}
 
@@ -45,3 +47,30 @@ def test_the_papers_tables_are_filled_and_say_what_these_faces_are(run):
     ours = table[table['source'] != 'paper']
     sampled = {(name.split(',')[0].lower(), split): word for name, split, word in zip(ours['dataset'], ours['split'], ours['sampled'])}
     assert [sampled[name, split] for name in ('bp4d', 'disfa') for split in ('train', 'test')] == ['yes', 'no'] * 2
+
+
+def test_the_report_claims_no_model_or_picture_that_is_not_the_runs_own(run):
+    page = (run / 'report/report.html').read_text()
+    two, three = pd.read_csv(run / 'report/table2.csv'), pd.read_csv(run / 'report/table3_pooled.csv')
+    ours = two[two['source'] != 'paper']
+    assert not set(ours['llm']) & {'OPT-6.7B'} and 'LM of drawn-blip2' in set(ours['llm'])
+    assert not three[three['source'] != 'paper']['model'].str.contains('ViT-G').any()
+    gone, kept = pd.read_csv(run / 'shared/data/left_out.csv'), pd.read_parquet(run / 'shared/data/records.parquet')
+    assert f'Left out: {len(gone)} of {len(gone) + len(kept)} pictures: ' in page and 'empty file' in page
+    assert f'Pictures by how the face was cut out: {len(kept)} uncut (squeezed to a square).' in page
+    assert 'the paper counts pictures with any of 85 labels' in page
+
+
+def test_averages_over_different_aus_say_so(run):
+    page, table = (run / 'report/report.html').read_text(), pd.read_csv(run / 'report/table4_pooled.csv')
+    ours = table[table['source'] != 'paper']
+    assert (ours == NO_F1).any(axis=None) and not ((ours == NOT_YET).any(axis=1) & (ours['avg'] != NOT_YET)).any()
+    assert 'Without F1 in every row, and in no average: AU' in page and 'Rows average over different AUs; also left out: ' in page
+
+
+def test_all_captions_lie_open(run):
+    page, table = (run / 'report/report.html').read_text(), pd.read_csv(run / 'seed0/caption-au/predictions.csv')
+    full = pd.read_parquet(run / 'seed0/caption-au/predictions.parquet')
+    assert list(table) == ['id', 'model', 'decode', 'caption'] and set(table['model']) == {'au'}
+    assert table['id'].tolist() == full['record'].tolist() and table['caption'].fillna('').tolist() == full['text'].tolist()
+    assert 'outputs/fixtures/seed0/caption-*/predictions.csv' in page

@@ -92,9 +92,10 @@ def test_about_half_is_mirrored_and_nothing_else(pictures):
 
 @pytest.mark.parametrize("how", ["picture", "face"])
 def test_cut_or_not_a_picture_is_decoded_in_one_way(tmp_path, how):
-    "Sixteen bits are scaled and not clipped, transparency lies on white, and floating-point pixels are refused, whether a face is cut out or not."
+    "Sixteen bits are scaled, transparency lies on white, and floating-point pixels are refused, cut out or whole."
     from expblip.crops import FoundFace, crop_face
-    take = (lambda path: read_image(path, 32)) if how == "picture" else (lambda path: crop_face(path, 32, lambda p: [FoundFace((0, 0, 64, 64))]).picture)
+    def take(path):
+        return read_image(path, 32) if how == "picture" else crop_face(path, 32, lambda p: [FoundFace((0, 0, 64, 64))]).picture
     Image.fromarray(np.full((64, 64), 0x4000, np.uint16)).save(tmp_path / "deep.png")
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.fromarray(np.full((64, 64), 0.5, np.float32)).save(tmp_path / "float.tif")

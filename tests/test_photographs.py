@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -70,6 +71,9 @@ def test_both_kinds_of_label(project):
     run, page = photographs(project, 'both', 'split,emotions,au_present,au_absent')
     assert absences(run) == {} and 'Not measured' not in page
     assert captioned(run) == {'au', 'emot', 'mix', 'cat', 'exp', 'blip2'}
+    assert 'which have no counterpart in this run' in page and 'not decided' not in page and 'not measured yet' not in page
+    table = pd.read_csv(run / 'report/table1.csv')
+    assert set(table.loc[table['dataset'] == 'photos', 'annotation']) == {'au+emotion'}
     named = figures(run)
     assert {'judge/photos/emot/greedy/emotion_accuracy', 'judge/photos/au/greedy/au_f1_annotated', 'table2/photos/au/greedy/meteor'} <= named
     assert {f'probe/photos/blip2/image_encoder/pooled/{figure}' for figure in ('avg', 'emotion_accuracy')} <= named

@@ -277,6 +277,31 @@ def test_failures(project, capsys):
             assert any(output["output_type"] == "error" for cell in cells for output in cell.get("outputs", []))
 
 
+@pytest.mark.parametrize("count, more", [(3, 0), (40, 11)])
+def test_the_first_failure_is_the_last_thing_said(project, capsys, count, more):
+    "The whole message, up to thirty lines, below the table; what was skipped is one line and is not told stage by stage."
+    faults = [f"- line {k}: no such file" for k in range(count)]
+    message = "\n".join(["faults", *faults])
+    notebook(project / "start.ipynb", "scale = ''\nout = ''\nn: int = 2\ntable = 'table.csv'", [f"raise ValueError({message!r})"])
+    assert run(plan("demo", "smoke", root=project)) == 1
+    printed = capsys.readouterr().out
+    table, _, end = printed.partition("stages ran in")
+    assert "skipped, since they need what failed: seed0/left, seed0/right, shared/total" in end and "skipped" not in table.partition("\nstage ")[0]
+    want = ["cell 4: ValueError: faults", *faults][:30] + [f"... and {more} more lines"] * bool(more)
+    lines = end.rstrip("\n").splitlines()
+    assert lines[-len(want):] == want
+    assert lines[-len(want) - 1] == "FAILED shared/start  (see outputs/demo/shared/start/notebook.failed.ipynb)"
+
+
+def test_of_several_failures_the_first_stands_last(project, capsys):
+    notebook(project / "step.ipynb", "out = ''\nbefore = ''\nadd = 1\nseed = 0", ["raise ValueError(f'{add} broke')"])
+    work = plan("demo", "smoke", root=project, workers=1)
+    assert run(work) == 1 and set(work.problems) == {"seed0/left", "seed0/right"}
+    first, second = work.problems
+    end = capsys.readouterr().out.partition("stages ran in")[2]
+    assert end.index(f"FAILED {second}: {work.problems[second]}") < end.index(f"FAILED {first}  (see") and end.strip().endswith(work.problems[first])
+
+
 def test_resume_after_a_failure_runs_only_the_rest(project):
     notebook(project / "total.ipynb", "out = ''\nparts = ['']", ["1 / 0"])
     assert run(plan("demo", "smoke", root=project)) == 1

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from expblip.probes import READINGS, TABLE3_AUS, TABLE4_AUS, fit_probes, linear_probe, probe_loss, probe_rows, probe_tasks, read_features, read_listed
-from expblip.probes import run_task, task_labels
+from expblip.probes import READINGS, TABLE3_AUS, TABLE4_AUS, Task, fit_probes, linear_probe, probe_loss, probe_rows, probe_tasks, read_features
+from expblip.probes import read_listed, run_task, task_labels
 
 torch.set_num_threads(1)
 
@@ -112,6 +112,19 @@ def test_tasks_and_names_of_a_run():
     assert run_task(tasks[0], frame, frame[["id"]][45:], {"qformer": grids["qformer"][45:]}, "exp") == []
     with pytest.raises(ValueError, match="90 rows for 45 records"):
         run_task(tasks[0], frame, frame[["id"]][45:], grids, "exp")
+
+
+def test_an_average_is_over_the_aus_that_have_an_f1():
+    "AU27 is never present and never predicted: it has no figure, and the average is that of the others."
+    rng, n = np.random.default_rng(8), 60
+    on = np.arange(n) % 2 == 0
+    frame = pd.DataFrame({"id": [f"r{i}" for i in range(n)], "dataset": "rafau", "split": np.resize(["train", "train", "test", "test"], n)})
+    frame["au_present"] = pd.Series([[4, 12] if i else [] for i in on], dtype=object)
+    frame["au_absent"] = pd.Series([[27] if i else [4, 12, 27] for i in on], dtype=object)
+    task, grid = Task("table4", "rafau", (4, 12, 27)), torch.tensor(rng.normal(size=(n, 2, 3)) + 3 * on[:, None, None])
+    values = {row["figure"]: row["value"] for row in run_task(task, frame, frame[["id"]], {"qformer": grid}, "exp") if row["reading"] == "pooled"}
+    assert set(values) == {"avg", "AU4", "AU12"} and values["avg"] > 0.8
+    assert values["avg"] == pytest.approx((values["AU4"] + values["AU12"]) / 2, abs=1e-6)
 
 
 def test_a_cut_list_of_features_says_what_to_do(tmp_path):

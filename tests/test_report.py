@@ -13,9 +13,10 @@ from expblip.findings import FAILS, HOLDS, MISSED, OPEN, REACHED, TARGETS, UNKNO
 from expblip.findings import all_findings, judge_findings, judge_targets, paper_table, together, verdict
 from expblip.io import write_json
 from expblip.kinds import CAUTION, FIXTURES, PAPER_SETS, UNVERIFIED, kind_of
-from expblip.page import Page, examples, examples_html
+from expblip.page import Page, examples, examples_html, pictures
 from expblip.records import write_captions, write_records, write_truth
-from expblip.report import ABSENT, NOT_YET, ReportError, board, collect, cost_summary, costs, logs, probe_table, run_kind, table1, table2, table5
+from expblip.report import ABSENT, NO_F1, NOT_YET, ReportError, annotated, board, collect, cost_summary, costs, logs, probe_table, run_kind
+from expblip.report import run_start, table1, table2, table5, uneven
 
 NAMES = sorted({side.ours for finding in all_findings() for pair in finding.pairs for side in pair} - {""})
 
@@ -190,7 +191,7 @@ def test_delivered_data_sets_fill_the_papers_rows(tmp_path):
     results = delivered(tmp_path, *PAPER_SETS)
     kind = run_kind(results)
     assert kind.name == "licensed" and not kind.absent and "not comparable" not in kind.caution and kind.caution != CAUTION
-    au = ours(table2(results)).query("model == 'AU-BLIP' and llm == 'OPT-6.7B'")
+    au = ours(table2(results)).query("model == 'AU-BLIP' and llm == 'LM of this run'")
     assert au["rafau_meteor"].item().startswith("0.263 ±") and au["gft_meteor"].item().startswith("0.200 ±") and set(au["rafau_ada_sim"]) == {NOT_YET}
     probes = ours(probe_table(results, 3)).query("model == 'QFormer(AU)'")
     assert probes["affectnet_accuracy"].item().startswith("5220.0") and probes["AU24"].item() == "50.0 ± 0.0"  # the paper's per cent, times 100
@@ -236,6 +237,100 @@ def test_fixtures_are_never_taken_for_the_data_sets(tmp_path):
         assert set(table["source"]) == {"paper", label}
     assert set(table5(results)["source"]) == {"paper, people", f"{label}, people"}
     assert all("drawn fixture" in name for name in ours(table1(results), label)["dataset"])
+
+
+@pytest.mark.parametrize("more", [{}, {FIXTURES: 1}])
+def test_rows_of_the_run_bear_the_names_of_its_own_model(tmp_path, more):
+    "In the paper's largest size, which ours stands beside; the paper's rows and our sizes that were not measured keep their names."
+    results = delivered(tmp_path, *PAPER_SETS, **more)
+    write_json(tmp_path / "seed0" / "step2-au" / "config.json", {"step": 2, "start": {"name": "drawn-blip2", "sha256": "x"}})
+    start, two = run_start(tmp_path), table2(results, start=run_start(tmp_path))
+    mine = two[two["source"] != "paper"].iloc[:11]
+    assert start == "drawn-blip2" and two[two["source"] == "paper"].reset_index(drop=True)["llm"].tolist() == paper_table(2)["llm"].tolist()
+    assert mine.query("llm == 'LM of drawn-blip2'")["image_encoder"].unique().tolist() == ["encoder of drawn-blip2"]
+    rest = mine.query("llm != 'LM of drawn-blip2'")
+    assert set(rest["llm"]) == {"OPT-2.7B"} and not rest["image_encoder"].str.contains("drawn").any() and NOT_YET in set(rest["rafau_meteor"])
+    for number in (3, 4):
+        table = probe_table(results, number, start=start)
+        assert "ViT-G(AU)" in set(table.query("source == 'paper'")["model"]) and len(table.query("source == 'paper'")) == len(paper_table(number))
+        named = set(table[table["source"] != "paper"]["model"])
+        assert {"encoder of drawn-blip2", "encoder of drawn-blip2(AU)", "QFormer(AU)"} <= named and not [name for name in named if "ViT-G" in name]
+
+
+def test_the_name_of_the_start_without_a_trained_model(tmp_path):
+    assert run_start(tmp_path) == ""
+    write_json(tmp_path / "seed0" / "caption-blip2" / "manifest.json", {"all_params": {"init": "data/another-start"}})
+    assert run_start(tmp_path) == "another-start"
+    for model, name in (("au", "one"), ("exp", "two"), ("mix", "one")):
+        write_json(tmp_path / "seed0" / f"step2-{model}" / "config.json", {"start": {"name": name}})
+    assert run_start(tmp_path) == "one/two"
+
+
+def test_drawn_rows_keep_their_names(run):
+    assert table2(collect(run), start="drawn-blip2").equals(table2(collect(run)))
+    assert probe_table(collect(run), 3, start="drawn-blip2").equals(probe_table(collect(run), 3))
+
+
+def test_which_aus_an_average_leaves_out(tmp_path):
+    probes = {"exp/qformer": {"AU1": 0.2, "AU2": 0.4, "avg": 0.3}, "au/qformer": {"AU1": 0.2, "avg": 0.2}}
+    probes["blip2/image_encoder"] = {"AU1": 1, "avg": 1}
+    rest = {f"AU{number}": 0.5 for number in (4, 6, 7, 10, 12, 14, 15, 17, 23)}
+    for seed in range(2):
+        figures = {f"table3/{place}/pooled/{name}": value for place, row in probes.items() for name, value in (row | rest).items()}
+        figures |= {"table3/au/qformer/pooled/AU2": 0.1} if seed else {}
+        stage(tmp_path, f"seed{seed}", "probe", **figures)
+    stage(tmp_path, "shared", "data", **{f"table1/{name}/train/images": 1 for name in PAPER_SETS})
+    results = collect(tmp_path)
+    said = ["Without F1 in every row, and in no average: AU24.", "Rows average over different AUs; also left out:",
+            "AU2 in encoder of this run; AU2 (seed 0) in QFormer(AU)."]
+    assert uneven(results, 3) == " ".join(said)
+    assert "AU2 in encoder of x;" in uneven(results, 3, start="x") and uneven(results, 3, "flattened") == uneven(results, 4) == ""
+    table = ours(probe_table(results, 3)).set_index("model")
+    assert table.loc["QFormer(AU)", ["AU2", "AU24", "avg"]].tolist() == ["10.0", NO_F1, "20.0 ± 0.0"]
+    assert table.loc["QFormer(Emot)", "AU24"] == NOT_YET, "a model that was not probed is not measured"
+    figures = {f"table3/exp/qformer/pooled/{name}": value for name, value in (probes["exp/qformer"] | rest).items()}
+    stage(tmp_path / "one", "seed0", "probe", **figures)
+    assert uneven(collect(tmp_path / "one"), 3) == "Without F1 in every row, and in no average: AU24."
+    stage(tmp_path / "one", "seed0", "probe", **figures, **{"table3/exp/qformer/pooled/AU24": 0.0})
+    assert uneven(collect(tmp_path / "one"), 3) == ""
+
+
+def test_pictures_left_out_are_counted_and_grouped(tmp_path):
+    figures = {"table1/photos/train/images": 5, "table1/photos/test/images": 2, "data/crops/eyes": 6, "data/crops/whole": 1, "data/crops/left out": 5}
+    stage(tmp_path, "shared", "data", **figures)
+    assert pictures(tmp_path, collect(tmp_path)) == ["Pictures by how the face was cut out: 6 levelled by the eyes, 1 the centre (no face found)."]
+    faults = ["2 faces of nearly the same size; cut the picture", "3 faces of nearly the same size; cut it", "no face was found; use another",
+              "the largest face is 20 x 21 pixels, 48 are needed: use a larger copy", "home/me/film.avi: frame 7 cannot be decoded", ""]
+    rows = pd.DataFrame({"id": [f"photos/{k}, a.jpg" for k in range(6)], "fault": faults})
+    rows.to_csv(tmp_path / "shared/data/left_out.csv", index=False)
+    told = pictures(tmp_path, collect(tmp_path))[1]
+    assert told.startswith("Left out: 6 of 13 pictures: 2 several faces of nearly the same size, ")
+    for reason in ("1 no face was found", "1 the largest face is N pixels", "1 frame N cannot be decoded", "1 no reason given"):
+        assert reason in told
+    assert "Such as photos/0, a.jpg, photos/1, a.jpg, photos/2, a.jpg;" in told and "home" not in told
+    rows = pd.DataFrame({"id": list("abcdefghijkl"), "fault": [f"class {name}" for name in "abcdefghiijj"]})
+    rows.to_csv(tmp_path / "shared/data/left_out.csv", index=False)
+    assert "2 for other reasons" in pictures(tmp_path, collect(tmp_path))[1]
+
+
+def test_annotation_of_the_users_rows_comes_from_the_records(tmp_path):
+    counts = {f"table1/{name}/{split}/images": 1 for name, split in (("mine", "train"), ("mine", "test"), ("photos", "test"), ("yours", "train"))}
+    stage(tmp_path, "shared", "data", **counts)
+    table = table1(collect(tmp_path))
+    assert annotated(table, tmp_path).equals(table), "no records, nothing to say"
+    records = pd.DataFrame({"id": list("abcd"), "image": [f"images.npy:{k}" for k in range(4)], "dataset": ["mine", "mine", "photos", "yours"],
+                            "split": ["train", "test", "test", "train"], "au_present": [[12], [12], None, None],
+                            "emotions": [["fear"], None, None, ["fear"]]})
+    write_records(records, tmp_path / "shared/data/records.parquet")
+    rows = ours(annotated(table, tmp_path)).set_index(["dataset", "split"])["annotation"].to_dict()
+    assert rows == {("mine", "train"): "au+emotion", ("mine", "test"): "au", ("photos", "test"): "none", ("yours", "train"): "emotion"}
+
+
+def test_data_sets_of_the_user_are_called_by_their_names():
+    own = kind_of(["mine", "yours"])
+    assert (own.name, own.paper, own.truth) == ("own", False, False) and "mine, yours" in own.caution and "Photographs" not in own.caution
+    assert kind_of(["photos"]).caution.startswith("Photographs of the user") and "photos, mine" not in kind_of(["photos", "mine"]).caution
+    assert "not in the paper: mine." in kind_of(["rafau", "mine"]).caution and "mine" not in kind_of(["rafau"]).caution
 
 
 def test_photographs_have_no_counterpart(tmp_path):

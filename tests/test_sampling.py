@@ -1,10 +1,15 @@
 "The sampling rule against a slow, obvious version; folds and splits as properties."
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expblip.sampling import BP4D_FOLDS, DISFA_FOLDS, GAPS, PAPER_RULE, Rule, kept_frames, random_split, rule_variants, set_apart, split_people
+from expblip.sampling import (
+    BP4D_FOLDS, DISFA_FOLDS, GAPS, PAPER_RULE, Rule, check_split, kept_frames, random_split, rule_variants, set_apart, split_people,
+)
+
+settings.register_profile('calm', deadline=None)  # a busy machine is no fault
+settings.load_profile('calm')
 
 
 @st.composite
@@ -78,3 +83,11 @@ def test_no_person_is_on_two_sides(people, share, seed):
 @given(st.integers(0, 200), st.floats(0, 1), st.integers(0, 9))
 def test_random_splits_have_their_size(n, share, seed):
     assert (random_split(n, share, seed) == 'test').sum() == round(share * n)
+
+
+@pytest.mark.parametrize('seed, shares, told', [
+    (0, {'val': 1.5}, 'val is 1.5: a share'), (0, {'val': .1, 'test': -1}, 'test is -1: a share'), (-1, {}, 'seed is -1')])
+def test_shares_and_seed(seed, shares, told):
+    check_split(0, val=0, test=1)
+    with pytest.raises(ValueError, match=told):
+        check_split(seed, **shares)

@@ -106,15 +106,6 @@ def test_dice_take_what_the_caller_has():
     assert dice(generator) is generator
 
 
-def test_prompts_are_the_papers():
-    prompt = synthesis.au_prompt([24, "AU10", 14, 17])
-    assert all(f"AU{n}: {a.noun}\n" in prompt for n, a in AUS.items())
-    assert "contains AU2, AU4, AU9, AU20, AU25 in 1-9 sentences" in prompt
-    assert prompt.endswith("a face which contains AU10, AU14, AU17, AU24 in 1-9 sentences. Do not describe the emotion or facial expressions, "
-                           "and do not mention 'AU' in the reply.\nAnswer:")
-    assert 'Emotion Sentence: "b"' in synthesis.FUSION_PROMPT.format(au_text="a", emotion_text="b")
-
-
 def records() -> pd.DataFrame:
     return pd.DataFrame({"id": ["a", "b", "c", "d", "e", "f"], "dataset": ["drawn-rafau"] * 3 + ["drawn-rafdb", "drawn-faceme", "drawn-bp4d"],
                          "au_present": [[12, 25], [], [4], None, None, None],
@@ -151,7 +142,7 @@ def test_the_rule_writer_writes_no_row_twice():
 
 
 @pytest.mark.parametrize("call,words", [
-    (lambda: writer("gpt"), "unknown writer 'gpt': expected one of rule, grammar"), (lambda: synthesis.au_prompt([]), "NO_AU_CAPTION"),
+    (lambda: writer("gpt"), "unknown writer 'gpt': expected one of rule, grammar"), 
     (lambda: fuse("a nice day", "The face shows fear.", 0), "no facial action is recognised in 'a nice day'"),
     (lambda: fuse("a dropped jaw", "a nice day", 0), "no emotion is recognised in 'a nice day'"),
     (lambda: caption_table(records().assign(emotions=[["envy"]] + [None] * 5), GRAMMAR), "record 'a': unknown emotion 'envy'"),

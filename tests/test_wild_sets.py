@@ -16,8 +16,8 @@ from expblip.emotion_sets import AFFECTNET_ROWS, affectnet_layouts, faceme_emoti
 from expblip.facs import AUS, EMOTIONS
 from expblip.fixtures_wild import write_affectnet, write_emotionet, write_faceme, write_rafau, write_rafdb
 from expblip.records import au_labels, check_records
-from expblip.releases import ReleaseError
-from expblip.wild import EMOTIONET_AUS, listed_once, load_emotionet, load_rafau, on_disk, read_aus, read_token
+from expblip.releases import ReleaseError, on_disk
+from expblip.wild import EMOTIONET_AUS, listed_once, load_emotionet, load_rafau, read_aus, read_token
 
 N = 40
 calm = settings(deadline=None, max_examples=60)  # a busy machine is no fault
@@ -110,7 +110,7 @@ def test_wrong_folder(name, tmp_path):
 
 def test_shares_are_shares(trees):
     for how in ({'test': 1.5}, {'val': -0.1}):
-        with pytest.raises(ValueError, match='shares from 0 to 1'):
+        with pytest.raises(ValueError, match='a share from 0 to 1'):
             load_rafau(trees('rafau')[0], **how)
 
 def test_paper_numbers():
@@ -144,6 +144,27 @@ def test_on_disk(tmp_path):
         (tmp_path / name).touch()
     asked = [['a/one.jpg'], ['a/two.tif', 'b/two.TIF'], ['TOP.png'], ['gone/x.jpg', 'a/x.jpg']]
     assert on_disk(tmp_path, asked) == ['a/One.JPG', 'b/two.tif', 'top.png', 'gone/x.jpg']
+
+@pytest.mark.parametrize('name', SETS)
+def test_the_case_of_letters_never_matters(own, trees, name):
+    at = own(name)
+    for path in sorted(at.rglob('*'), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.swapcase()))
+    release, before = SETS[name][1](at), SETS[name][1](trees(name)[0])
+    columns = ['split', 'au_present', 'au_absent', 'emotions']
+    def said(records): return sorted(map(str, records.assign(file=records['id'].str.lower())[['file', *columns]].values.tolist()))
+    assert said(release.records) == said(before.records) and len(release.left_out) == len(before.left_out)
+    assert all(Path(image).is_file() for image in release.records['image'])
+
+@pytest.mark.parametrize('name', SETS)
+def test_a_set_without_any_picture_stops(own, name):
+    at = own(name)
+    for path in sorted(at.rglob('*')):
+        if path.suffix.lower() in ('.jpg', '.jpeg', '.png', '.tif', '.bmp'):
+            path.unlink()
+    with pytest.raises(ReleaseError) as error:
+        SETS[name][1](at)
+    assert re.search(r'labels of \d+ pictures were read, none of the pictures was found below this folder: looked for \S+\.\w+, ', str(error.value))
 
 # ---------------------------------------------------------------- RAF-AU
 
@@ -296,6 +317,12 @@ def test_emotionet_faults(own):
     assert len(error.value.faults) == 2 and f'{SHEET} line {len(lines) + 1}' in str(error.value) and "column 'URL', value ''" in str(error.value)
     path.write_text('\n'.join([lines[0].replace("'AU 5'", "'AU five'"), *lines[1:]]))
     with pytest.raises(ReleaseError, match="column 'AU 5' is missing"):
+        load_emotionet(at)
+
+def test_emotionet_two_columns_of_one_au(own):
+    at = own('emotionet')
+    rewrite(at / SHEET, "'AU 2'", "'AU 01'")
+    with pytest.raises(ReleaseError, match="AU 1 has several columns, \"'AU 1'\" and \"'AU 01'\""):
         load_emotionet(at)
 
 def test_emotionet_automatic_faults(own):
@@ -518,6 +545,12 @@ def test_rafdb_faults(own):
                  f"line {n + 3}, value 'train_00901.jpg'", f"line {n + 4}, value '0'", f"line {n + 5}, value 'train 9'"):
         assert part in got, part
 
+def test_rafdb_empty_list(own):
+    path = own('rafdb') / 'compound/EmoLabel/list_patition_label.txt'
+    path.write_text('\n \n')
+    with pytest.raises(ReleaseError, match='list_patition_label.txt: 1 fault\n  names no picture'):
+        load_rafdb(path.parents[2])
+
 def test_rafdb_wrong_part_and_rafce(own, tmp_path):
     with pytest.raises(ReleaseError, match='it is the list of the basic part'):
         load_rafdb(own('rafdb-basic') / 'basic')
@@ -567,6 +600,23 @@ def test_faceme_votes(tmp_path):
                  "line 6, column 'votes', value '1.5'"):
         assert part in got, part
 
+def test_faceme_votes_have_a_limit(tmp_path):
+    "A code for missing is never counted as votes: it is declared, or it is a fault."
+    (tmp_path / 'images').mkdir()
+    for name in 'ab':
+        (tmp_path / 'images' / f'{name}.jpg').write_bytes(b'x')
+    (tmp_path / 'labels.csv').write_text('image,label,votes\na.jpg,sad,3\nb.jpg,happy,999\n')
+    with pytest.raises(ReleaseError, match="labels.csv: 1 fault\n  line 3, column 'votes', value '999': must be a whole number from 0 to 10"):
+        load_faceme(tmp_path)
+    declared = load_faceme(tmp_path, missing=['999'], val=0)
+    assert files(declared).tolist() == ['images/a.jpg'] and declared.left_out['reason'].tolist() == ['no label with 2 votes']
+    assert len(load_faceme(tmp_path, max_votes=999, val=0).records) == 2
+    with pytest.raises(ReleaseError, match='line 2, .*from 0 to 2'):
+        load_faceme(tmp_path, max_votes=2)
+    for how in ({'min_votes': 0}, {'min_votes': 11}):
+        with pytest.raises(ValueError, match='min_votes is'):
+            load_faceme(tmp_path, **how)
+
 def test_faceme_columns_and_mapping(own):
     at = own('faceme')
     rewrite(at / 'labels.csv', 'image,label,votes', 'file,what,n')
@@ -577,3 +627,33 @@ def test_faceme_columns_and_mapping(own):
     assert len(named.records) > len(talk.records) and {tuple(x) for x in talk.records['emotions']} == {('contempt',)}
     with pytest.raises(ValueError, match='unknown emotion'):
         load_faceme(at, image='file', label='what', votes='n', emotions={'talking': 'chatty'})
+
+# ---------------------------------------------------------------- what delivered folders do to a loader
+
+@pytest.mark.parametrize('name, load, folder', [('rafau', load_rafau, 'aligned'), ('rafdb', load_rafdb, 'aligned')])
+def test_a_folder_in_another_case(own, trees, name, load, folder):
+    at = own(name)
+    place = next(path for path in at.rglob(folder) if path.is_dir())
+    place.rename(place.with_name(folder.capitalize()))
+    assert len(load(at).records) == len(load(trees(name)[0]).records) > 0
+
+def test_labels_without_any_picture(own):
+    at = own('rafau')
+    shutil.rmtree(at / 'aligned')
+    with pytest.raises(ReleaseError, match=r"labels of \d+ pictures were read, none of the pictures was found below this folder: .* aligned/"):
+        load_rafau(at)
+
+def test_an_empty_rafdb_list(own):
+    at = own('rafdb')
+    next(at.rglob('list_*.txt')).write_text('\n')
+    with pytest.raises(ReleaseError, match='names no picture'): load_rafdb(at)
+
+def test_faceme_has_few_annotators(own):
+    at = own('faceme')
+    path = at / 'labels.csv'
+    lines = path.read_text().splitlines()
+    column = lines[0].split(',').index('votes')
+    cells = lines[1].split(',')
+    cells[column] = '999'
+    path.write_text('\n'.join([lines[0], ','.join(cells), *lines[2:]]))
+    with pytest.raises(ReleaseError, match="line 2, column 'votes', value '999': must be a whole number from 0 to 10"): load_faceme(at)
