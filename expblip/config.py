@@ -111,6 +111,10 @@ TRAIN = {
     "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
     "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
     "precision": PRECISION,
+    "attention": Knob(str, "sdpa: fused kernels; eager: written out, as LAVIS has it", "sdpa", choices=("sdpa", "eager")),
+    "compile": Knob(str, "parts whose blocks torch.compile makes into one program a shape", "none",
+                    choices=("none", "encoder", "qformer", "lm"), many=True),
+    "pad_to": _count("captions are padded up to a multiple of so many tokens: few shapes for compile; 1: to the longest", 1, low=1, high=1024),
 }
 WRITER = {
     "writer": Knob(str, "who writes; llm: a chat model, as in the paper", "grammar", choices=("grammar", "rule", "llm")),
@@ -187,7 +191,11 @@ STAGES: dict[str, dict[str, Knob]] = {
         "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,
         "encoder_share": Knob(float, "learning rate of the image encoder as a share of lr", 1.0, low=0, high=1),
         "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
-        "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
+        "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True),
+        "augment_on": Knob(str, "where pictures are cropped and mirrored; auto: on the GPU where there is one", "auto",
+                          choices=("auto", "cpu", "device")),
+        "frozen": Knob(str, "how the frozen language model is stored; auto: bf16 on a GPU that computes in bf16", "auto",
+                      choices=("auto", "fp32", "bf16"))},
     "features": {
         "records": RECORDS, "init": START,
         "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},

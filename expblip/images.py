@@ -7,6 +7,7 @@ __all__ = ['CLIP_MEAN', 'CLIP_STD', 'ImageError', 'shrink', 'read_image', 'Image
            'training_view']
 
 # %% ../nbs/api/images.ipynb #3934169c
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,14 @@ def normalise(
 ) -> Tensor:  # float [B, 3, H, W], CLIP statistics
     "Bytes to normalised floats."
     x = images.permute(0, 3, 1, 2).float().div_(255)
-    return x.sub_(torch.tensor(CLIP_MEAN, device=x.device)[:, None, None]).div_(torch.tensor(CLIP_STD, device=x.device)[:, None, None])
+    mean, spread = _statistics(x.device)
+    return x.sub_(mean).div_(spread)
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    "CLIP's, on the device: a copy from the CPU would make it wait, so there is one."
+    return torch.tensor(CLIP_MEAN, device=device)[:, None, None], torch.tensor(CLIP_STD, device=device)[:, None, None]
 
 
 def evaluation_view(
@@ -109,11 +117,11 @@ def training_view(
 ) -> Tensor:  # float [B, 3, size, size]
     "Random resized crop and horizontal flip, one draw a picture (paper 4.1)."
     b = len(images)
-    u = generator if isinstance(generator, Tensor) else torch.rand(b, 4, generator=generator)
+    u = (generator if isinstance(generator, Tensor) else torch.rand(b, 4, generator=generator)).to(images.device)
     side = (scale[0] + (scale[1] - scale[0]) * u[:, 0]).sqrt()
     dx, dy = ((2 * u[:, i] - 1) * (1 - side) for i in (1, 2))
     mirror = torch.where((u[:, 3] < .5) & flip, -1., 1.)
-    theta = torch.zeros(b, 2, 3)
+    theta = torch.zeros(b, 2, 3, device=images.device)
     theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = side * mirror, dx, side, dy
-    grid = F.affine_grid(theta.to(images.device), [b, 3, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [b, 3, size, size], align_corners=False)
     return F.grid_sample(normalise(images), grid, mode='bilinear', padding_mode='reflection', align_corners=False)

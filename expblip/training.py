@@ -27,6 +27,7 @@ from .io import atomic_write
 from .lm import pad_rows
 from .progress import Progress
 from .resume import Checkpoints, digest, run_key
+from .speed import arrive, padded, pinned
 
 # %% ../nbs/api/training.ipynb #6c72be39
 def batch_order(
@@ -177,7 +178,7 @@ def fit(
             for k in range(plan.accumulate):
                 mine = slice((k * ranks + rank) * micro, (k * ranks + rank + 1) * micro)
                 yield order[mine], (step * plan.batch + np.arange(plan.batch))[mine]
-    batches = ahead(lambda order: make_batch(*order), islice(passes(), done * plan.accumulate, None))
+    batches = ahead(lambda order: pinned(make_batch(*order), acc.device), islice(passes(), done * plan.accumulate, None))
     wait, begin, cpu = spent[0], time.monotonic() - spent[1], time.process_time() - spent[2]
     last, pause = time.monotonic(), save_every
     marks = set(np.linspace(plan.steps / checks, plan.steps, checks).round().astype(int).tolist()) if check else set()
@@ -198,7 +199,7 @@ def fit(
                     torch.manual_seed(_seed(plan.seed, step, k, rank))  # what is drawn inside the model is known from here alone
                     t = time.monotonic()
                     (mine, _), batch = next(batches)
-                    batch = {n: v.to(acc.device) if isinstance(v, Tensor) else v for n, v in batch.items()}
+                    batch = arrive(batch, acc.device, make_batch)
                     wait += time.monotonic() - t
                     with acc.autocast(): out = net(**batch)
                     if not torch.isfinite(out['loss']):
@@ -254,7 +255,10 @@ class Step1Batches:
         texts: list[str],  # [N] captions, to know which are identical
         pad: int,  # padding id
         seed: int = 0,  # which view is taken
+        pad_to: int = 1,  # padded up to a multiple of so many tokens: few shapes, see speed.padded
+        there: bool = False,  # features travel as float16 and become float32 on the model's device
     ):
+        self.pad_to, self.there = pad_to, there
         self.features, self.record, self.rows, self.pad = features, record, rows, pad
         self.lengths = np.array([len(r) for r in rows])  # for `batch_order`
         index: dict[str, int] = {}
@@ -266,11 +270,18 @@ class Step1Batches:
         at: np.ndarray,  # [B] their running numbers in the training, which decide what is drawn
     ) -> dict:  # image [B, P, W], ids and mask [B, T], group [B], draw [B, 2] for ITM's wrong pairs
         "One batch, padded to its longest caption; each picture in a view drawn at random."
-        ids, mask = pad_rows([self.rows[k] for k in i], self.pad)
+        text = _text(self, i)
         u = dice(self.seed, at, 3)
         view = (u[:, 0] * len(self.features)).long().tolist()
-        image = torch.from_numpy(np.stack([self.features[v, r] for v, r in zip(view, self.record[i])])).float()
-        return dict(image=image, ids=ids, mask=mask, group=torch.from_numpy(self.group[i]), draw=u[:, 1:])
+        image = torch.from_numpy(np.stack([self.features[v, r] for v, r in zip(view, self.record[i])]))
+        raw = dict(image=image, **text, group=torch.from_numpy(self.group[i]), draw=u[:, 1:])
+        return raw if self.there else self.finish(raw)
+
+    def finish(self,
+        batch: dict,  # one batch
+    ) -> dict:  # the model's keywords
+        "Features to float32, on the device where they are."
+        return batch | dict(image=batch['image'].float())
 
     def key(self) -> str:
         "Changes when captions, tokens or their order do."
@@ -287,7 +298,10 @@ class Step2Batches:
         size: int,  # the encoder's input side
         seed: int = 0,  # augmentation
         augment: bool = True,  # crop and flip (paper 4.1)
+        pad_to: int = 1,  # padded up to a multiple of so many tokens: few shapes, see speed.padded
+        there: bool = False,  # crop and flip on the model's device, in `finish`, instead of in the thread that makes batches
     ):
+        self.pad_to, self.there = pad_to, there
         self.store, self.record, self.rows, self.pad, self.size, self.augment = store, record, rows, pad, size, augment
         self.lengths = np.array([len(r) for r in rows])  # for `batch_order`
         self.seed = seed
@@ -297,15 +311,28 @@ class Step2Batches:
         at: np.ndarray | None = None,  # [B] their running numbers in the training, which decide crop and mirror; not needed without `augment`
     ) -> dict:  # pixels [B, 3, size, size], ids and mask [B, T]
         "One batch, padded to its longest caption; pictures cropped and mirrored when `augment` is on."
+        raw = dict(raw=self.store(self.record[i]), **_text(self, i))
+        if self.augment: raw['u'] = dice(self.seed, at, 4)
+        return raw if self.there else self.finish(raw)
+
+    def finish(self,
+        batch: dict,  # pictures as bytes (raw), their random numbers (u) where there are any, ids, mask; or all done
+    ) -> dict:  # the model's keywords
+        "Bytes to augmented, normalised pixels, on the device where they are."
         from expblip.images import evaluation_view, training_view
-        ids, mask = pad_rows([self.rows[k] for k in i], self.pad)
-        raw = self.store(self.record[i])
-        pixels = training_view(raw, self.size, dice(self.seed, at, 4)) if self.augment else evaluation_view(raw, self.size)
-        return dict(pixels=pixels, ids=ids, mask=mask)
+        if 'raw' not in batch: return batch
+        raw, u, text = batch['raw'], batch.get('u'), {k: v for k, v in batch.items() if k not in ('raw', 'u')}
+        return dict(pixels=evaluation_view(raw, self.size) if u is None else training_view(raw, self.size, u), **text)
 
     def key(self) -> str:
         "Changes when captions, pictures or their order do."
         return digest(self.store.state(), self.record, self.rows, self.size, self.seed, self.augment)
+
+
+def _text(batches: Any, i: np.ndarray) -> dict:
+    "Token rows of these samples, padded to a multiple of `pad_to`, never beyond the longest row of all."
+    ids, mask = pad_rows([batches.rows[k] for k in i], batches.pad)
+    return padded(dict(ids=ids, mask=mask), batches.pad_to, batches.pad, int(batches.lengths.max()))
 
 # %% ../nbs/api/training.ipynb #0279bc27
 def captions_for(
