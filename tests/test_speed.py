@@ -83,8 +83,8 @@ def test_few_shapes_few_programs(made):
             makes = maker(pad_to=pad_to)
             for i in range(0, N - 3, 4): net(**makes(np.arange(i, i + 4), np.arange(4)))
             return counters['stats']['unique_graphs']
-        lengths = {makers[1](pad_to=8)(np.arange(i, i + 4), np.arange(4))['ids'].size(1) for i in range(0, N - 3, 4)}
-        bucketed, free = programs(8), programs(1)
+        lengths = {makers[1](pad_to=16)(np.arange(i, i + 4), np.arange(4))['ids'].size(1) for i in range(0, N - 3, 4)}
+        bucketed, free = programs(16), programs(1)
         assert bucketed <= kinds * len(lengths) and bucketed < free, (bucketed, free, lengths)
 
 
