@@ -7,18 +7,20 @@ against torch's counter in the same run. Each part is measured twice on the same
 * ours: bf16 autocast, fused attention, captions padded up to a multiple of 16, scores only where there is a label, frozen weights stored in bf16,
   blocks compiled (`--compile`), bytes augmented on the device, fused AdamW on a GPU;
 * plain: a faithful plain version of LAVIS's step, not LAVIS's own code: trained weights in fp32 under the same autocast, attention written out,
-  captions padded to the longest allowed, scores at every position, a query pass for ITC and another pass for ITG, plain AdamW, and in step 2 the
-  blocks of the trained encoder recomputed in the backward pass (`use_grad_checkpoint`, as BLIP-2's recipes that train ViT-g have it).
+  captions padded to the longest allowed, scores at every position, a query pass for ITC and another pass for ITG, plain AdamW; with `--recompute`
+  the blocks of a trained encoder are computed again in the backward pass (LAVIS's `use_grad_checkpoint`), here and in LAVIS's own modules;
+* lavis, where `--lavis` names the python of LAVIS's environment (`make parity` makes one): its own modules, see lavis_step.py. Its captions
+  are as long as allowed: it pads to that length anyway.
 """
 import argparse
 import gc
 import json
+import os
 import resource
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from expblip.encoders import HubEncoder
 from expblip.images import evaluation_view, training_view
 from expblip.io import write_json
-from expblip.models import ENCODERS, LANGUAGE_MODELS, MODELS, ModelSize, build
+from expblip.models import ENCODERS, LANGUAGE_MODELS, MODELS, ModelSize, build, known_shape
 from expblip.qformer import QFormerConfig
 from expblip.speed import arrive, blocks, compile_parts, padded, pinned, set_attention, store_frozen
 from expblip.step1 import Step1, itc_loss
@@ -231,7 +233,7 @@ def run(part: str, side: str, step1: Step1, captioner: ExpressionCaptioner, opts
     text = min(text, opts.longest)
     for m in (step1, captioner): set_attention(m, 'sdpa' if ours else 'eager')
     compiled = compile_parts(captioner, opts.compile) if ours else []
-    recomputed(captioner.encoder, not ours and part.startswith('step2'))
+    recomputed(captioner.encoder, opts.recompute and not ours and part.startswith('step2'))
     net: Any = step1 if part.startswith('step1') else captioner
     make = Batches(part, text, lengths(opts.lengths, 4096, text), captioner.encoder, min(step1.qformer.cfg.vocab, captioner.lm.config.vocab_size),
                    16 if ours else 10**6, batch)
@@ -252,9 +254,11 @@ def run(part: str, side: str, step1: Step1, captioner: ExpressionCaptioner, opts
     else:
         named = trainable(captioner) if part.startswith('step2') else list(step1.named_parameters())
         if part.startswith('step1'): step1.requires_grad_(True); captioner.encoder.requires_grad_(False)
-        with torch.no_grad(), autocast(): fact['loss'] = forward(arrive(make(0), device, make))['loss'].item() if not net.eval().training else None
+        net.eval()
+        with torch.no_grad(), autocast(): fact['loss'] = forward(arrive(make(0), device, make))['loss'].item()  # no dropout
         net.train()
-        opt = torch.optim.AdamW(decay_groups(named), 1e-6, fused=ours and device.type == 'cuda')
+        # rate 0: all the work of an update, and the same weights for the other side
+        opt = torch.optim.AdamW(decay_groups(named), 0., fused=ours and device.type == 'cuda')
         def update(batch: dict) -> Any:
             with autocast(): loss = forward(batch)['loss']
             loss.backward(); opt.step(); opt.zero_grad()
@@ -264,6 +268,26 @@ def run(part: str, side: str, step1: Step1, captioner: ExpressionCaptioner, opts
     if ours:
         for m in captioner.modules(): m._compiled_call_impl = None
     return fact
+
+
+def lavis(part: str, opts: Any, size: ModelSize, device: torch.device) -> dict:
+    "The same part by LAVIS's own modules, in a process of its environment."
+    v, q, lm = known_shape(size.encoder, ENCODERS), size.qformer, known_shape(size.lm, LANGUAGE_MODELS)
+    text = min(int(part.rsplit('-', 1)[1]), opts.longest) if part[-1].isdigit() else 0
+    said = dict(
+        part=part, batch=opts.batch, tokens=text, new=opts.new, recompute=opts.recompute, seconds=opts.seconds, warmup=opts.warmup, least=opts.least, device=str(device),
+        precision=opts.precision, threads=torch.get_num_threads(), queries=q.queries, projection=q.projection, bert_vocab=q.vocab, lm_vocab=lm['vocab_size'],
+        vit=dict(img_size=v['image_size'], patch_size=v['patch_size'], embed_dim=v['hidden_size'], depth=v['num_hidden_layers'],
+                 num_heads=v['num_attention_heads'], mlp_ratio=v['intermediate_size'] / v['hidden_size'], eps=v['layer_norm_eps']),
+        bert=dict(hidden_size=q.hidden, num_hidden_layers=q.layers, num_attention_heads=q.heads, intermediate_size=q.ffn, max_position_embeddings=q.max_text,
+                  hidden_dropout_prob=q.dropout, attention_probs_dropout_prob=q.dropout),
+        opt={k: lm[k] for k in ('hidden_size', 'word_embed_proj_dim', 'ffn_dim', 'num_hidden_layers', 'num_attention_heads', 'max_position_embeddings',
+                                'dropout', 'attention_dropout', 'activation_function')})
+    env = {k: x for k, x in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run([opts.lavis, str(Path(__file__).with_name('lavis_step.py')), json.dumps(said)], capture_output=True, text=True, env=env)
+    fact = dict(part=part, side='lavis', batch=opts.batch, tokens=text)
+    if done.returncode: return fact | dict(error=' '.join(done.stderr.splitlines()[-1:]))
+    return fact | json.loads(done.stdout.splitlines()[-1])
 
 
 def facts(device: torch.device) -> dict:
@@ -276,14 +300,15 @@ def facts(device: torch.device) -> dict:
 
 def table(results: list[dict]) -> str:
     "What to read: one line a part and side, with the goals on one H200 beside."
-    lines = [f'{"part":16} {"side":6} {"samples/s":>10} {"spread":>17} {"tokens/s":>9} {"MFU":>6} {"GiB":>6} {"wait":>6} {"compile":>8}  ratio  goals (one H200)']
-    plain = {r['part']: r['samples_per_s'] for r in results if r['side'] == 'plain' and 'error' not in r}
+    lines = [f'{"part":16} {"side":6} {"samples/s":>10} {"spread":>17} {"tokens/s":>9} {"MFU":>6} {"GiB":>6} {"wait":>6} {"compile":>8}  to plain  to LAVIS  goals (one H200)']
+    peers = {(r['side'], r['part']): r['samples_per_s'] for r in results if 'error' not in r}
     for r in results:
         if 'error' in r: lines.append(f'{r["part"]:16} {r["side"]:6} {r["error"]}'); continue
-        ratio = f'{r["samples_per_s"] / plain[r["part"]]:.2f}x' if r['side'] == 'ours' and r['part'] in plain else ''
+        ratios = [f'{r["samples_per_s"] / peers[peer, r["part"]]:.2f}x' if r['side'] == 'ours' and (peer, r['part']) in peers else ''
+                  for peer in ('plain', 'lavis')]
         goal = '{} and {}'.format(*GOALS[r['part']]) if r['part'] in GOALS and r['side'] == 'ours' else ''
         lines.append(f'{r["part"]:16} {r["side"]:6} {r["samples_per_s"]:10.2f} {r["spread"][0]:8.2f}-{r["spread"][1]:8.2f} {r["tokens_per_s"]:9.0f} '
-                     f'{r["mfu"]:6.1%} {r["peak_memory_gib"]:6.1f} {r["data_wait"]:6.1%} {r["compile_s"]:7.1f}s  {ratio:6} {goal}')
+                     f'{r["mfu"]:6.1%} {r["peak_memory_gib"]:6.1f} {r["data_wait"]:6.1%} {r["compile_s"]:7.1f}s {ratios[0]:>9} {ratios[1]:>9}  {goal}')
     return '\n'.join(lines)
 
 
@@ -291,6 +316,8 @@ def main(args: list[str] | None = None) -> dict:
     p = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
     p.add_argument('--parts', nargs='+', default=['all'], help=f'beginnings of: {", ".join(PARTS)}')
     p.add_argument('--sides', nargs='+', default=['plain', 'ours'], choices=['plain', 'ours'])
+    p.add_argument('--lavis', default='', help="python of LAVIS's environment: a third side, its own modules")
+    p.add_argument('--recompute', action='store_true', help='plain and lavis: compute the blocks of a trained encoder again in the backward pass')
     p.add_argument('--small', action='store_true', help='tiny models: proves the program, says nothing about speed')
     p.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     p.add_argument('--precision', default=None, choices=['bf16', 'fp32'], help='default: bf16 on a GPU')
@@ -311,6 +338,14 @@ def main(args: list[str] | None = None) -> dict:
     dtype = torch.bfloat16 if o.precision == 'bf16' else torch.float32
     said: dict[str, Any] = facts(device) | dict(small=o.small, precision=o.precision, lengths=o.lengths, matmul_flop_per_s=matmul_peak(device, dtype),
                                                 data_sheet_flop_per_s=next((v for k, v in PEAKS.items() if k in facts(device)['device']), None), results=[])
+    def finish(fact: dict, work: float, seen: float | None) -> None:
+        if 'error' not in fact:
+            speed = work * fact['samples_per_s']
+            fact |= dict(flop_per_sample=work, flop_counted=seen, mfu=speed / said['matmul_flop_per_s'], tflop_per_s=speed / 1e12,
+                         mfu_data_sheet=speed / said['data_sheet_flop_per_s'] if said['data_sheet_flop_per_s'] else None)
+        said['results'].append(fact)
+        print(json.dumps(fact), flush=True)
+        if o.out: write_json(o.out, said)
     torch.manual_seed(0)
     built: tuple[str, Any, Any] = ('', None, None)
     for part in chosen:
@@ -324,21 +359,15 @@ def main(args: list[str] | None = None) -> dict:
         text = min(int(part.rsplit('-', 1)[1]), o.longest) if part[-1].isdigit() else 0
         mean = round(lengths(o.lengths, 4096, text).mean()) if text else 0
         work, seen = modelled(part, captioner, mean, o.batch, o.new), counted(part, size, mean, o.batch, o.new)
+        if o.lavis and 'cached' not in part: finish(lavis(part, o, size, device), work, seen)
         for side in [s for s in ('plain', 'ours') if s in o.sides]:
             frozen = part == 'features' or 'online' in part or part.startswith('generate')
             captioner.encoder.model.to(dtype if frozen else torch.float32)
-            with nullcontext():
-                try: fact = run(part, side, step1, captioner, o, device)
-                except torch.OutOfMemoryError: fact = dict(part=part, side=side, error='does not fit into memory: take a smaller --batch')
+            try: fact = run(part, side, step1, captioner, o, device)
+            except torch.OutOfMemoryError: fact = dict(part=part, side=side, error='does not fit into memory: take a smaller --batch')
             gc.collect()
             if device.type == 'cuda': torch.cuda.empty_cache()
-            if 'error' not in fact:
-                speed = work * fact['samples_per_s']
-                fact |= dict(flop_per_sample=work, flop_counted=seen, mfu=speed / said['matmul_flop_per_s'], tflop_per_s=speed / 1e12,
-                             mfu_data_sheet=speed / said['data_sheet_flop_per_s'] if said['data_sheet_flop_per_s'] else None)
-            said['results'].append(fact)
-            print(json.dumps(fact), flush=True)
-            if o.out: write_json(o.out, said)
+            finish(fact, work, seen)
     print(table(said['results']))
     return said
 
