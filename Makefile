@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity bench hooks
+.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
@@ -47,7 +47,7 @@ help:
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
-	@echo "make env | export | clean-nbs | readme | lint | types | bench | hooks"
+	@echo "make env | export | clean-nbs | readme | lint | types | bench | bench-gpu | hooks"
 
 env: $(STAMP)
 
@@ -132,6 +132,10 @@ bench: env
 	$(PY) benchmarks/drawing.py
 	$(PY) benchmarks/records.py
 	$(PY) benchmarks/precision.py
+
+# on a machine with an NVIDIA GPU and a torch built for it; what it writes is to be committed
+bench-gpu: env
+	PYTHON=$(PY) bash benchmarks/gpu_session.sh
 
 # nbdev's git hooks for whoever edits notebooks: they clean on commit and merge cell by cell
 hooks: env

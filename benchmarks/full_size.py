@@ -1,7 +1,7 @@
-"""Speed at full size with random weights and synthetic pictures: `python benchmarks/full_size.py --parts features step1 step2-2.7b --out result.json`.
+"""Speed at full size, random weights, synthetic pictures: `python benchmarks/full_size.py --parts features step1 step2-2.7b --out result.json`.
 
-Measured for each part, after a warm-up, as the median of three: samples and real tokens (no padding) a second, MFU, peak memory, the share of time spent
-waiting for a batch, and apart from these the seconds of the first update, where compilation lies. The FLOP model behind MFU (flops.py) is held
+Measured for each part, after a warm-up, as the median of three: samples and real tokens (no padding) a second, MFU, peak memory, the share of time
+spent waiting for a batch, and apart from these the seconds of the first update, where compilation lies. The FLOP model behind MFU (flops.py) is held
 against torch's counter in the same run. Each part is measured twice on the same weights and batches:
 
 * ours: bf16 autocast, fused attention, captions padded up to a multiple of 16, scores only where there is a label, frozen weights stored in bf16,
@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +114,8 @@ def lengths(kind: str, n: int, longest: int) -> np.ndarray:
 class Batches:
     "Synthetic batches, as the stages' makers give them: bytes, token rows, random numbers; `finish` does the rest on the device."
     def __init__(self, what: str, long: int, given: np.ndarray, encoder: HubEncoder, vocab: int, pad_to: int, batch: int):
-        self.what, self.long, self.given, self.vocab, self.pad_to, self.batch, self.size = what, long, np.sort(given), vocab, pad_to, batch, encoder.image_size
+        self.what, self.long, self.given, self.vocab = what, long, np.sort(given), vocab
+        self.pad_to, self.batch, self.size = pad_to, batch, encoder.image_size
         side = encoder.image_size * 8 // 7
         self.store = np.random.default_rng(0).integers(0, 256, (2 * batch, side, side, 3), np.uint8)
         self.features = np.random.default_rng(1).normal(size=(batch, encoder.tokens, encoder.width)).astype('float16') if 'cached' in what else None
@@ -133,7 +134,8 @@ class Batches:
         if self.what.startswith('step1'):
             out |= dict(group=torch.arange(self.batch), draw=torch.from_numpy(g.random((self.batch, 2), np.float32)))
         if self.features is not None: return out | dict(image=torch.from_numpy(self.features))
-        return out | dict(raw=torch.from_numpy(self.store[g.integers(0, len(self.store), self.batch)]), u=torch.from_numpy(g.random((self.batch, 4), np.float32)))
+        raw, u = self.store[g.integers(0, len(self.store), self.batch)], g.random((self.batch, 4), np.float32)
+        return out | dict(raw=torch.from_numpy(raw), u=torch.from_numpy(u))
 
     def finish(self, batch: dict) -> dict:
         if 'raw' not in batch: return batch | dict(image=batch['image'].float())
@@ -178,8 +180,8 @@ def measure(update: Callable[[dict], Any], make: Batches, device: torch.device, 
     finally: stream.close()
     rate = statistics.median(rates)
     gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == 'cuda' else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return dict(samples_per_s=rate, spread=[min(rates), max(rates)], tokens_per_s=statistics.median(tokens), data_wait=waits / total, peak_memory_gib=gib,
-                first_update_s=first, compile_s=max(0., first - make.batch / rate))
+    return dict(samples_per_s=rate, spread=[min(rates), max(rates)], tokens_per_s=statistics.median(tokens), data_wait=waits / total,
+                peak_memory_gib=gib, first_update_s=first, compile_s=max(0., first - make.batch / rate))
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -275,14 +277,15 @@ def lavis(part: str, opts: Any, size: ModelSize, device: torch.device) -> dict:
     v, q, lm = known_shape(size.encoder, ENCODERS), size.qformer, known_shape(size.lm, LANGUAGE_MODELS)
     text = min(int(part.rsplit('-', 1)[1]), opts.longest) if part[-1].isdigit() else 0
     said = dict(
-        part=part, batch=opts.batch, tokens=text, new=opts.new, recompute=opts.recompute, seconds=opts.seconds, warmup=opts.warmup, least=opts.least, device=str(device),
-        precision=opts.precision, threads=torch.get_num_threads(), queries=q.queries, projection=q.projection, bert_vocab=q.vocab, lm_vocab=lm['vocab_size'],
+        part=part, batch=opts.batch, tokens=text, new=opts.new, recompute=opts.recompute, seconds=opts.seconds, warmup=opts.warmup, least=opts.least,
+        device=str(device), precision=opts.precision, threads=torch.get_num_threads(), queries=q.queries, projection=q.projection,
+        bert_vocab=q.vocab, lm_vocab=lm['vocab_size'],
         vit=dict(img_size=v['image_size'], patch_size=v['patch_size'], embed_dim=v['hidden_size'], depth=v['num_hidden_layers'],
                  num_heads=v['num_attention_heads'], mlp_ratio=v['intermediate_size'] / v['hidden_size'], eps=v['layer_norm_eps']),
-        bert=dict(hidden_size=q.hidden, num_hidden_layers=q.layers, num_attention_heads=q.heads, intermediate_size=q.ffn, max_position_embeddings=q.max_text,
-                  hidden_dropout_prob=q.dropout, attention_probs_dropout_prob=q.dropout),
-        opt={k: lm[k] for k in ('hidden_size', 'word_embed_proj_dim', 'ffn_dim', 'num_hidden_layers', 'num_attention_heads', 'max_position_embeddings',
-                                'dropout', 'attention_dropout', 'activation_function')})
+        bert=dict(hidden_size=q.hidden, num_hidden_layers=q.layers, num_attention_heads=q.heads, intermediate_size=q.ffn,
+                  max_position_embeddings=q.max_text, hidden_dropout_prob=q.dropout, attention_probs_dropout_prob=q.dropout),
+        opt={k: lm[k] for k in ('hidden_size', 'word_embed_proj_dim', 'ffn_dim', 'num_hidden_layers', 'num_attention_heads',
+                                'max_position_embeddings', 'dropout', 'attention_dropout', 'activation_function')})
     env = {k: x for k, x in os.environ.items() if k != 'PYTHONPATH'}
     done = subprocess.run([opts.lavis, str(Path(__file__).with_name('lavis_step.py')), json.dumps(said)], capture_output=True, text=True, env=env)
     fact = dict(part=part, side='lavis', batch=opts.batch, tokens=text)
@@ -294,13 +297,15 @@ def facts(device: torch.device) -> dict:
     "Where and with what."
     def git(*args: str) -> str: return subprocess.run(['git', *args], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     name = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'
-    return dict(device=name, date=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=git('rev-parse', '--short', 'HEAD'),
-                changed=bool(git('status', '--porcelain', '-uno')), versions={p: version(p) for p in ('torch', 'transformers', 'accelerate', 'numpy')})
+    return dict(device=name, date=datetime.now(UTC).isoformat(timespec='seconds'),
+                commit=git('rev-parse', '--short', 'HEAD'), changed=bool(git('status', '--porcelain', '-uno')),
+                versions={p: version(p) for p in ('torch', 'transformers', 'accelerate', 'numpy')})
 
 
 def table(results: list[dict]) -> str:
     "What to read: one line a part and side, with the goals on one H200 beside."
-    lines = [f'{"part":16} {"side":6} {"samples/s":>10} {"spread":>17} {"tokens/s":>9} {"MFU":>6} {"GiB":>6} {"wait":>6} {"compile":>8}  to plain  to LAVIS  goals (one H200)']
+    lines = [f'{"part":16} {"side":6} {"samples/s":>10} {"spread":>17} {"tokens/s":>9} {"MFU":>6} {"GiB":>6} '
+             f'{"wait":>6} {"compile":>8}  to plain  to LAVIS  goals (one H200)']
     peers = {(r['side'], r['part']): r['samples_per_s'] for r in results if 'error' not in r}
     for r in results:
         if 'error' in r: lines.append(f'{r["part"]:16} {r["side"]:6} {r["error"]}'); continue
@@ -308,7 +313,8 @@ def table(results: list[dict]) -> str:
                   for peer in ('plain', 'lavis')]
         goal = '{} and {}'.format(*GOALS[r['part']]) if r['part'] in GOALS and r['side'] == 'ours' else ''
         lines.append(f'{r["part"]:16} {r["side"]:6} {r["samples_per_s"]:10.2f} {r["spread"][0]:8.2f}-{r["spread"][1]:8.2f} {r["tokens_per_s"]:9.0f} '
-                     f'{r["mfu"]:6.1%} {r["peak_memory_gib"]:6.1f} {r["data_wait"]:6.1%} {r["compile_s"]:7.1f}s {ratios[0]:>9} {ratios[1]:>9}  {goal}')
+                     f'{r["mfu"]:6.1%} {r["peak_memory_gib"]:6.1f} {r["data_wait"]:6.1%} '
+                     f'{r["compile_s"]:7.1f}s {ratios[0]:>9} {ratios[1]:>9}  {goal}')
     return '\n'.join(lines)
 
 
@@ -317,15 +323,15 @@ def main(args: list[str] | None = None) -> dict:
     p.add_argument('--parts', nargs='+', default=['all'], help=f'beginnings of: {", ".join(PARTS)}')
     p.add_argument('--sides', nargs='+', default=['plain', 'ours'], choices=['plain', 'ours'])
     p.add_argument('--lavis', default='', help="python of LAVIS's environment: a third side, its own modules")
-    p.add_argument('--recompute', action='store_true', help='plain and lavis: compute the blocks of a trained encoder again in the backward pass')
+    p.add_argument('--recompute', action='store_true', help='plain, lavis: blocks of a trained encoder are computed again in the backward pass')
     p.add_argument('--small', action='store_true', help='tiny models: proves the program, says nothing about speed')
     p.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     p.add_argument('--precision', default=None, choices=['bf16', 'fp32'], help='default: bf16 on a GPU')
     p.add_argument('--batch', type=int, default=None, help='samples an update; default 64, or 4 with --small')
-    p.add_argument('--lengths', default='full', choices=['full', 'rule'], help='captions all of the longest length (as the goals are stated), or as rules write')
+    p.add_argument('--lengths', default='full', choices=['full', 'rule'], help='captions: all of the longest length, or as rules write')
     p.add_argument('--compile', default=None, help='parts to compile, joined by +; default: encoder+qformer+lm on a GPU, none on a CPU')
     p.add_argument('--new', type=int, default=None, help='tokens to generate; default 64, or 4 with --small')
-    p.add_argument('--seconds', type=float, default=None, help='time limit of one side of one part, model building apart; default 40, or 1 with --small')
+    p.add_argument('--seconds', type=float, default=None, help='time limit of one side of one part; default 40, or 1 with --small')
     p.add_argument('--out', type=Path, default=None, help='JSON file')
     o = p.parse_args(args)
     chosen = [x for x in PARTS if o.parts == ['all'] or any(x.startswith(y) for y in o.parts)]
@@ -336,8 +342,10 @@ def main(args: list[str] | None = None) -> dict:
     o.batch, o.new, o.seconds = o.batch or (4 if o.small else 64), o.new or (4 if o.small else 64), o.seconds or (1. if o.small else 40.)
     o.longest, o.warmup, o.least = (24, 1, 1) if o.small else (1024, 3, 3)
     dtype = torch.bfloat16 if o.precision == 'bf16' else torch.float32
-    said: dict[str, Any] = facts(device) | dict(small=o.small, precision=o.precision, lengths=o.lengths, matmul_flop_per_s=matmul_peak(device, dtype),
-                                                data_sheet_flop_per_s=next((v for k, v in PEAKS.items() if k in facts(device)['device']), None), results=[])
+    where = facts(device)
+    sheet = next((v for k, v in PEAKS.items() if k in where['device']), None)
+    said: dict[str, Any] = where | dict(small=o.small, precision=o.precision, lengths=o.lengths, recompute=o.recompute,
+                                        matmul_flop_per_s=matmul_peak(device, dtype), data_sheet_flop_per_s=sheet, results=[])
     def finish(fact: dict, work: float, seen: float | None) -> None:
         if 'error' not in fact:
             speed = work * fact['samples_per_s']

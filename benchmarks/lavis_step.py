@@ -1,7 +1,7 @@
 """Speed of LAVIS's own modules; `full_size.py --lavis` runs this in the environment of requirements-lavis.txt.
 
-`Blip2Qformer` and `Blip2OPT` of salesforce-lavis 1.0.2, unmodified: their own __init__, forward and generate, with random weights of the same sizes as
-ours (tools/lavis_parity.py puts local parts where LAVIS would fetch some). Frozen parts are stored in half precision on a GPU, as LAVIS does; trained
+`Blip2Qformer` and `Blip2OPT` of salesforce-lavis 1.0.2, unmodified: their own __init__, forward and generate, with random weights of our sizes
+(tools/lavis_parity.py puts local parts where LAVIS would fetch). Frozen parts are stored in half precision on a GPU, as LAVIS does; trained
 parts are fp32 under autocast; the batch is made beforehand, the optimizer is a plain AdamW, and no loss scaler is used: all in LAVIS's favour.
 The last line printed is one JSON object.
 """
@@ -47,7 +47,8 @@ def main(o: dict) -> None:
     model.to(device)
     side, words = o['vit']['img_size'], parity.TEXTS[1].split()
     longest = o['tokens'] or 2
-    batch = dict(image=torch.randn(o['batch'], 3, side, side, device=device), text_input=[' '.join(words[k % len(words)] for k in range(longest))] * o['batch'])
+    caption = ' '.join(words[k % len(words)] for k in range(longest))
+    batch = dict(image=torch.randn(o['batch'], 3, side, side, device=device), text_input=[caption] * o['batch'])
     def autocast(): return torch.autocast(device.type, torch.bfloat16, enabled=o['precision'] == 'bf16')
     opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.)
     @torch.no_grad()
@@ -78,7 +79,8 @@ def main(o: dict) -> None:
     import transformers
     gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == 'cuda' else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rate = statistics.median(rates)
-    print(json.dumps(dict(samples_per_s=rate, spread=[min(rates), max(rates)], tokens_per_s=rate * (o['tokens'] or (o['new'] if o['part'].startswith('generate') else 0)),
+    tokens = o['new'] if o['part'].startswith('generate') else o['tokens']
+    print(json.dumps(dict(samples_per_s=rate, spread=[min(rates), max(rates)], tokens_per_s=rate * tokens,
                           data_wait=0., peak_memory_gib=gib, first_update_s=first, compile_s=max(0., first - o['batch'] / rate), compiled='none',
                           versions=dict(torch=torch.__version__, transformers=transformers.__version__))))
 

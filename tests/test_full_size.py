@@ -21,7 +21,8 @@ def models():
 def batches(new):
     "Keywords of step 1 and of step 2; `new` makes a tensor."
     text = dict(ids=new(BATCH, TOKENS, dtype=torch.long), mask=new(BATCH, TOKENS, dtype=torch.long))
-    return (dict(image=new(BATCH, 257, 1408), group=new(BATCH, dtype=torch.long), draw=new(BATCH, 2), **text), dict(pixels=new(BATCH, 3, 224, 224), **text))
+    one = dict(image=new(BATCH, 257, 1408), group=new(BATCH, dtype=torch.long), draw=new(BATCH, 2), **text)
+    return one, dict(pixels=new(BATCH, 3, 224, 224), **text)
 
 
 def trains(step1, captioner, one, two):

@@ -88,6 +88,15 @@ def test_few_shapes_few_programs(made):
         assert bucketed <= kinds * len(lengths) and bucketed < free, (bucketed, free, lengths)
 
 
+@pytest.mark.parametrize('part, programs', (('encoder', 1), ('lm', 1), ('qformer', 2)))  # the Q-Former's blocks: with cross-attention, and without
+def test_equal_blocks_share_a_program(made, part, programs):
+    captioner = made[0][1].train()
+    torch._dynamo.reset(); counters.clear()
+    compile_parts(captioner, part, backend='eager')
+    captioner(**made[1][1]()(np.arange(4), np.arange(4)))
+    assert counters['stats']['unique_graphs'] == programs
+
+
 @pytest.mark.parametrize('step', (0, 1))
 def test_padding_to_a_bucket_changes_nothing(made, step):
     model, maker = made[0][step].train(), made[1][step]
@@ -142,7 +151,8 @@ def test_a_training_is_the_same_to_the_bit(made, step):
 
 def test_frozen_weights_are_stored_small_and_trained_ones_are_not(made):
     captioner = store_frozen(made[0][1], torch.bfloat16)
-    assert {p.dtype for p in captioner.lm.parameters()} == {torch.bfloat16} and captioner.encoder.model.dtype == captioner.proj.weight.dtype == torch.float32
+    assert {p.dtype for p in captioner.lm.parameters()} == {torch.bfloat16}
+    assert captioner.encoder.model.dtype == captioner.proj.weight.dtype == torch.float32
     assert np.isfinite(numbers(captioner.train(), made[1][1]()(np.arange(4), np.arange(4)))[0])
 
 
