@@ -40,7 +40,7 @@ from expblip.images import evaluation_view, training_view
 from expblip.io import write_json
 from expblip.models import ENCODERS, LANGUAGE_MODELS, MODELS, ModelSize, build, known_shape
 from expblip.qformer import QFormerConfig
-from expblip.speed import arrive, blocks, compile_parts, padded, pinned, set_attention, store_frozen
+from expblip.speed import arrive, blocks, compile_parts, padded, pinned, set_attention
 from expblip.step1 import Step1, itc_loss
 from expblip.step2 import ExpressionCaptioner, trainable
 from expblip.training import ahead, decay_groups
@@ -362,7 +362,8 @@ def main(args: list[str] | None = None) -> dict:
         if built[0] != lm:
             built = ('', None, None); gc.collect()
             step1, captioner = build(size, str(device), tok=TOKENIZER, dec=DEC)
-            built = (lm, step1, store_frozen(captioner, dtype))
+            captioner.lm.to(dtype)
+            built = (lm, step1, captioner)
         _, step1, captioner = built
         text = min(int(part.rsplit('-', 1)[1]), o.longest) if part[-1].isdigit() else 0
         mean = round(lengths(o.lengths, 4096, text).mean()) if text else 0

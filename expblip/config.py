@@ -193,9 +193,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True),
         "augment_on": Knob(str, "where pictures are cropped and mirrored; auto: on the GPU where there is one", "auto",
-                          choices=("auto", "cpu", "device")),
-        "frozen": Knob(str, "how the frozen language model is stored; auto: bf16 on a GPU that computes in bf16", "auto",
-                      choices=("auto", "fp32", "bf16"))},
+                          choices=("auto", "cpu", "device"))},
     "features": {
         "records": RECORDS, "init": START,
         "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},

@@ -23,7 +23,8 @@ from .geometry import landmarks
 from .images import evaluation_view, normalise
 from .lm import lm_rows, newline_id, pad_rows
 from .step2 import ExpressionCaptioner, lm_hidden
-from .training import dice
+from .speed import arrive, pinned
+from .training import ahead, dice
 
 # %% ../nbs/api/pretraining.ipynb #0775c40d
 def generic_faces(
@@ -263,12 +264,18 @@ def encode_views(
     read = store if callable(store) else lambda rows: torch.from_numpy(np.ascontiguousarray(store[rows]))
     out = np.empty((views, n, encoder.tokens, encoder.width), 'float16')
     g = torch.Generator().manual_seed(seed)
-    for at in range(0, n, batch):
-        raw = read(np.arange(at, min(at + batch, n)))
+    where, before = torch.device(device), None
+    def keep(v: int, rows: np.ndarray, tokens: Tensor) -> None: out[v, rows[0]:rows[-1] + 1] = tokens.cpu().numpy()
+    chunks = (np.arange(at, min(at + batch, n)) for at in range(0, n, batch))
+    for rows, made in ahead(lambda rows: pinned(dict(raw=read(rows)), where), chunks):
+        raw = arrive(made, where)['raw']
         for v in range(views):
             x = training_view(raw, encoder.image_size, g) if v else evaluation_view(raw, encoder.image_size)
-            out[v, at:at + len(raw)] = encoder(x.to(device)).float().cpu().numpy()
-        if progress: progress(at + len(raw))
+            now = v, rows, encoder(x).half()
+            if before: keep(*before)  # a GPU works on the next ones while these are fetched
+            before = now
+        if progress: progress(int(rows[-1]) + 1)
+    if before: keep(*before)
     return out
 
 # %% ../nbs/api/pretraining.ipynb #d2c1abea
