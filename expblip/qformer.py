@@ -89,15 +89,25 @@ class Attention(nn.Module):
         self.query, self.key, self.value = nn.Linear(cfg.hidden, cfg.hidden), nn.Linear(width, cfg.hidden), nn.Linear(width, cfg.hidden)
         self.out, self.norm = nn.Linear(cfg.hidden, cfg.hidden), nn.LayerNorm(cfg.hidden, cfg.eps)
 
+    def _split(self, x: Tensor) -> Tensor: return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, L, D]
+
+    def keys(self,
+        context: Tensor,  # [B, P, context_width], what is looked at
+    ) -> tuple[Tensor, Tensor]:  # keys and values [B, heads, P, D]
+        "What the looked-at side contributes, whoever looks."
+        return self._split(self.key(context)), self._split(self.value(context))
+
     def forward(self,
         x: Tensor,  # [B, L, hidden], who looks
-        context: Tensor | None = None,  # [B, P, context_width], what is looked at; None: x itself
+        context: Tensor | tuple[Tensor, Tensor] | None = None,  # [B, P, context_width], what is looked at, or its keys; None: x itself
         mask: Tensor | None = None,  # bool [B, 1, L, P]
         weights: list | None = None,  # when a list, the attention weights [B, heads, L, P] are appended to it
-    ) -> Tensor:  # [B, L, hidden]
+        rows: int | None = None,  # only so many leading rows of x look; None: all
+    ) -> Tensor:  # [B, rows or L, hidden]
         "Attend, project, add, normalise."
-        src = x if context is None else context
-        q, k, v = (f(s).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f, s in ((self.query, x), (self.key, src), (self.value, src)))
+        k, v = context if isinstance(context, tuple) else self.keys(x if context is None else context)
+        if rows is not None: x, mask = x[:, :rows], None if mask is None else mask[:, :, :rows]
+        q = self._split(self.query(x))
         if weights is not None:
             score = q @ k.transpose(-1, -2) / q.size(-1)**.5
             weights.append((score if mask is None else score.masked_fill(~mask, float('-inf'))).softmax(-1).detach())
@@ -133,19 +143,24 @@ class Layer(nn.Module):
         self.ffn_query, self.ffn_text = FeedForward(cfg), FeedForward(cfg)
 
     def forward(self,
-        x: Tensor,  # [B, Q+T, hidden]
+        x: Tensor | None,  # [B, Q+T, hidden]; None: only the keys and values of the image are wanted
         queries: int,  # Q, how many leading rows are queries
         mask: Tensor | None,  # bool [B, 1, Q+T, Q+T]
-        image: Tensor | None,  # [B, P, encoder_width]
+        image: Tensor | tuple[Tensor, Tensor] | None,  # [B, P, encoder_width], or its keys and values
         weights: list | None = None,  # collects cross-attention weights [B, heads, Q, P]
-    ) -> Tensor:  # [B, Q+T, hidden]
+        rows: int | None = None,  # only so many leading rows are wanted; None: all
+        of: Tensor | None = None,  # [N] from here on there are N rows, made from these rows of x
+    ) -> Tensor:  # [B or N, rows or Q+T, hidden]
         "One round of looking at each other, then at the image."
-        x = self.attention(x, mask=mask)
+        if x is None: return self.cross.keys(image)  # type: ignore
+        x = self.attention(x, mask=mask, rows=rows)
         if not queries: return self.ffn_text(x)
         q, t = x[:, :queries], x[:, queries:]
+        if t.size(1): t = self.ffn_text(t)
+        if of is not None: q, t = q.index_select(0, of), t.index_select(0, of)
         if self.cross is not None: q = self.cross(q, image, weights=weights)
         q = self.ffn_query(q)
-        return torch.cat([q, self.ffn_text(t)], 1) if t.size(1) else q
+        return torch.cat([q, t], 1) if t.size(1) else q
 
 # %% ../nbs/api/qformer.ipynb #7a0d0fc0
 class QFormer(nn.Module):
@@ -173,26 +188,40 @@ class QFormer(nn.Module):
         if isinstance(m, nn.Embedding): nn.init.normal_(m.weight, std=.02)
         if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
 
+    def look(self,
+        image: Tensor,  # [B, P, encoder_width]
+    ) -> list[tuple[Tensor, Tensor]]:  # keys and values [B, heads, P, D] of each cross-attention, for `forward`
+        "What cross-attention needs of some images, for several passes over the same ones."
+        return [layer(None, 0, None, image) for layer in self.layers if layer.cross is not None]
+
     def forward(self,
         kind: str,  # one of MASKS
-        image: Tensor | None = None,  # [B, P, encoder_width]; None only for 'text'
+        image: Tensor | list[tuple[Tensor, Tensor]] | None = None,  # [B, P, encoder_width], or what `look` gave; None only for 'text'
         ids: Tensor | None = None,  # [B, T] text token ids; None only for 'query'
         text_mask: Tensor | None = None,  # [B, T]
         weights: list | None = None,  # collects cross-attention weights
-    ) -> tuple[Tensor, Tensor]:  # query rows [B, Q, hidden] and text rows [B, T, hidden] (either may be empty)
+        pairs: Tensor | None = None,  # [N, 2] which image goes with which text; `image` is what `look` gave. None: each with its own
+        rows: int | None = None,  # only so many leading rows are wanted (queries come first); None: all
+    ) -> tuple[Tensor, Tensor]:  # query rows [B or N, Q, hidden] and text rows [B or N, T, hidden] (either may be empty)
         "One pass under one mask. Raises ValueError when the text is longer than `max_text`, or when queries have no image to look at."
         nq = 0 if kind == 'text' else self.cfg.queries
         parts = []
         if nq:
             if image is None: raise ValueError(f"mask {kind!r} needs image tokens: only 'text' goes without")
-            parts.append(self.query_tokens.expand(len(image), -1, -1))
+            parts.append(self.query_tokens.expand(len(ids if ids is not None else image if isinstance(image, Tensor) else image[0][0]), -1, -1))
         if ids is not None:
             if ids.size(1) > self.cfg.max_text:
                 raise ValueError(f'text of {ids.size(1)} tokens, but this Q-Former has {self.cfg.max_text} positions: lower max_tokens')
             parts.append(self.words(ids) + self.positions.weight[:ids.size(1)])
         x = F.dropout(self.norm(torch.cat(parts, 1)), self.cfg.dropout, self.training)
         mask = None if kind == 'query' else attention_mask(kind, nq, text_mask)
-        for layer in self.layers: x = layer(x, nq, mask, image, weights)
+        of_image, of_text = (None, None) if pairs is None else pairs.unbind(1)
+        seen = iter(image) if isinstance(image, list) else None
+        for i, layer in enumerate(self.layers):
+            looked = next(seen) if seen and layer.cross is not None else image
+            if of_image is not None and isinstance(looked, tuple): looked = looked[0].index_select(0, of_image), looked[1].index_select(0, of_image)
+            x = layer(x, nq, mask, looked, weights, rows if i == len(self.layers) - 1 else None, None if i else of_text)
+            if not i and of_text is not None and mask is not None: mask = mask.index_select(0, of_text)
         return x[:, :nq], x[:, nq:]
 
     def logits(self,

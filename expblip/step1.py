@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .qformer import QFormer
+from .vocabulary import vocabulary_loss
 
 # %% ../nbs/api/step1.ipynb #e23b043c
 def similarity(
@@ -104,14 +105,16 @@ ITM_PRIOR = 0.6365141682948128  # nats: entropy of one right pair in three
 
 # %% ../nbs/api/step1.ipynb #81463930
 def itg_loss(
-    logits: Tensor,  # [B, T, V] scores after each text position
+    states: Tensor,  # [B, T, width] what stands at each text position
+    weight: Tensor,  # [V, width] output embeddings
+    bias: Tensor | None,  # [V]
     ids: Tensor,  # [B, T] [CLS] words [SEP] padding
     mask: Tensor,  # [B, T] 1 for real tokens
     smoothing: float = .1,  # label smoothing
 ) -> Tensor:  # scalar, nats a token
     "Next-word cross-entropy over real tokens."
     real = mask[:, 1:].bool()
-    return F.cross_entropy(logits[:, :-1][real].float(), ids[:, 1:][real], label_smoothing=smoothing, reduction='sum') / mean_count(real.sum())
+    return vocabulary_loss(states[:, :-1][real], weight, ids[:, 1:][real], bias, smoothing)[0] / mean_count(real.sum())
 
 # %% ../nbs/api/step1.ipynb #61e9ef7d
 class Step1(nn.Module):
@@ -146,15 +149,17 @@ class Step1(nn.Module):
         mask: Tensor,  # [B, T]
     ) -> Tensor:  # [B, D]
         "Unit ITC feature of each text, from [CLS] with the text alone."
-        return F.normalize(self.text_proj(self.qformer('text', ids=ids, text_mask=mask)[1][:, 0]), dim=-1)
+        return F.normalize(self.text_proj(self.qformer('text', ids=ids, text_mask=mask, rows=1)[1][:, 0]), dim=-1)
 
     def match(self,
-        image: Tensor,  # [B, P, encoder_width] tokens after ln_vision
+        image: Tensor | list,  # [B, P, encoder_width] tokens after ln_vision, or what the Q-Former's `look` gave
         ids: Tensor,  # [B, T] [CLS] words [SEP] padding
         mask: Tensor,  # [B, T]
-    ) -> Tensor:  # [B, 2] scores of (no, yes)
+        pairs: Tensor | None = None,  # [N, 2] which image with which text; None: each with its own
+    ) -> Tensor:  # [B or N, 2] scores of (no, yes)
         "ITM scores: queries and text see each other, the queries' answers are averaged."
-        return self.itm_head(self.qformer('both', image, ids, mask)[0]).mean(1)
+        if pairs is not None and isinstance(image, Tensor): image = self.qformer.look(image)
+        return self.itm_head(self.qformer('both', image, ids, mask, pairs=pairs, rows=self.qformer.cfg.queries)[0]).mean(1)
 
     def forward(self,
         image: Tensor,  # [B, P, encoder_width] tokens of the frozen encoder
@@ -167,12 +172,13 @@ class Step1(nn.Module):
         self.seen += self.training
         image = self.ln_vision(image)
         dec = ids.clone(); dec[:, 0] = self.dec_id
-        queries, words = self.qformer('causal', image, dec, mask)  # queries cannot see text: the same pass serves ITC
+        looked = self.qformer.look(image)  # once, for all passes over these pictures
+        queries, words = self.qformer('causal', looked, dec, mask)  # queries cannot see text: the same pass serves ITC
         same = group[:, None] == gather(group)[None]
         features = self.image_features(queries), self.text_features(ids, mask)
         itc, i2t, t2i = itc_loss(*features, self.temp, same, self.detach, self.identical_negatives)
-        itm, itm_acc = self.itm(image, ids, mask, i2t, t2i, same, draw)
-        itg = itg_loss(self.qformer.logits(words), ids, mask)
+        itm, itm_acc = self.itm(image, ids, mask, i2t, t2i, same, draw, looked)
+        itg = itg_loss(self.qformer.head(words), self.qformer.words.weight, self.qformer.head_bias, ids, mask)
         hit = same.gather(1, i2t.argmax(1)[:, None]).float().mean()
         return dict(loss=itc + itm + itg, itc=itc, itm=itm, itg=itg, itc_acc=hit, itm_acc=itm_acc)
 
@@ -184,6 +190,7 @@ class Step1(nn.Module):
         t2i: Tensor,  # [B, N] text-to-image similarities, for wrong images
         same: Tensor,  # bool [B, N] word for word the same caption
         draw: Tensor | None = None,  # [B, 2] numbers in 0..1 that decide the wrong images and texts
+        looked: list | None = None,  # what the Q-Former's `look` gives of these images, if it is known already
     ) -> tuple[Tensor, Tensor]:  # loss in nats a pair, and accuracy
         "Loss and accuracy of matching: texts [own, own, wrong] with images [own, wrong, own]."
         b = len(ids)
@@ -194,13 +201,16 @@ class Step1(nn.Module):
         for_image, for_text = (None, None) if draw is None else draw.unbind(1)
         wrong_image, ok = hard_negatives(hardness * t2i, forbidden, for_image)
         wrong_text, _ = hard_negatives(hardness * i2t, forbidden, for_text)
-        images_all = gather(image, grad=True)
-        texts_all, masks_all = (_gather_padded(x) for x in (ids, mask))
-        width = max(ids.size(1), texts_all.size(1))
-        wide = lambda x: F.pad(x, (0, width - x.size(1)))
-        images = torch.cat([image, images_all[wrong_image], image])
-        texts, masks = torch.cat([wide(ids), wide(ids), texts_all[wrong_text]]), torch.cat([wide(mask), wide(mask), masks_all[wrong_text]])
-        scores = self.match(images, texts, masks)
+        looked, texts, masks, me = looked or self.qformer.look(image), ids, mask, torch.arange(b, device=ids.device)
+        if same.size(0) != same.size(1):  # several processes: wrong ones may be another's, and come behind one's own
+            there = self.qformer.look(gather(image, grad=True)[wrong_image])
+            looked = [(torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in zip(looked, there)]
+            texts_all, masks_all = (_gather_padded(x) for x in (ids, mask))
+            wide = lambda x: F.pad(x, (0, texts_all.size(1) - x.size(1)))
+            texts, masks = torch.cat([wide(ids), texts_all[wrong_text]]), torch.cat([wide(mask), masks_all[wrong_text]])
+            wrong_image = wrong_text = b + me
+        pairs = torch.stack([torch.cat([me, wrong_image, me]), torch.cat([me, me, wrong_text])], 1)
+        scores = self.match(looked, texts, masks, pairs)
         labels = torch.cat([ids.new_ones(b), ids.new_zeros(2 * b)])
         keep = torch.cat([torch.ones_like(ok), ok, ok])
         return F.cross_entropy(scores[keep].float(), labels[keep]), (scores.argmax(1) == labels)[keep].float().mean()

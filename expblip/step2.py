@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from .lm import lm_rows, newline_id, pad_rows
 from .qformer import QFormer
 from .step1 import mean_count
+from .vocabulary import vocabulary_loss
 
 # %% ../nbs/api/step2.ipynb #7d851219
 DECODES = ('greedy', 'beam', 'sample')
