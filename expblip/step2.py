@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .decode import fast, greedy
 from .lm import lm_rows, newline_id, pad_rows
 from .qformer import QFormer
 from .step1 import mean_count
@@ -96,6 +97,9 @@ class ExpressionCaptioner(nn.Module):
             sample=dict(do_sample=True, num_beams=1, top_p=top_p, top_k=0, temperature=temperature))
         if seed is not None: torch.manual_seed(seed)
         embeds = torch.cat([prefix, start], 1)
+        if decode == 'greedy' and repetition_penalty == 1 and fast(self.lm):
+            out = greedy(self.lm, embeds, newline_id(self.tok), self.tok.pad_token_id, max_new_tokens)
+            return [t.strip() for t in self.tok.batch_decode(out, skip_special_tokens=True)]
         seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         out = self.lm.generate(inputs_embeds=embeds, attention_mask=seen, max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty,
                                eos_token_id=newline_id(self.tok), pad_token_id=self.tok.pad_token_id, **ways[decode])
