@@ -117,12 +117,11 @@ def lm_hidden(
     lm: Any,  # causal language model (Hugging Face)
     prefix: Tensor,  # [B, Q, width] soft prefix
     ids: Tensor,  # [B, T] padded token rows
-    mask: Tensor,  # [B, T]
+    mask: Tensor,  # [B, T] 1 for real tokens; padding is on the right
 ) -> Tensor:  # [number of real tokens, width], in row order: the states that predict them
     "Hidden states that predict each real token, prefix first."
     embeds = torch.cat([prefix.to(lm.dtype), lm.get_input_embeddings()(ids)], 1)
-    full = torch.cat([mask.new_ones(prefix.shape[:2]), mask], 1)
-    states = lm.base_model(inputs_embeds=embeds, attention_mask=full, use_cache=False).last_hidden_state
+    states = lm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state  # padding stands last, so no real token sees it: no mask needed
     q = prefix.size(1)
     return states[:, q - 1:-1][mask.bool()]
 

@@ -12,7 +12,7 @@ from expblip.lm import lm_rows, qformer_rows, small_opt, train_tokenizer
 from expblip.models import ENCODERS, ModelSize, build
 from expblip.qformer import QFormerConfig
 from expblip.speed import arrive, compile_parts, padded, pinned, set_attention
-from expblip.step2 import trainable
+from expblip.step2 import lm_hidden, trainable
 from expblip.training import Plan, Step1Batches, Step2Batches, fit
 
 torch.set_num_threads(1)
@@ -88,6 +88,24 @@ def test_few_shapes_few_programs(made):
         assert bucketed <= kinds * len(lengths) and bucketed < free, (bucketed, free, lengths)
 
 
+def test_the_language_model_needs_no_padding_mask(made):
+    "Padding on the right is seen by no real token: states and gradients as with the mask that LAVIS passes, whatever stands in the padding."
+    captioner, batch = made[0][1].eval(), made[1][1](pad_to=16)(np.arange(0, 8, 2), np.arange(4))
+    for p in captioner.lm.parameters(): p.data.normal_(0, .2)
+    ids, mask, prefix = batch['ids'], batch['mask'], torch.randn(4, 4, 32, requires_grad=True)
+    def masked():
+        embeds = torch.cat([prefix, captioner.lm.get_input_embeddings()(ids)], 1)
+        seen = torch.cat([mask.new_ones(4, 4), mask], 1)
+        return captioner.lm.base_model(inputs_embeds=embeds, attention_mask=seen, use_cache=False).last_hidden_state[:, 3:-1][mask.bool()]
+    def grad(x): return torch.autograd.grad(x.square().sum(), prefix)[0]
+    with_mask, without = masked(), lm_hidden(captioner.lm, prefix, ids, mask)
+    assert (mask == 0).any() and torch.allclose(with_mask, without, atol=1e-5)
+    assert torch.allclose(grad(with_mask), grad(without), rtol=1e-4, atol=1e-5)
+    rubbish = torch.where(mask == 0, 77, ids)
+    assert torch.equal(lm_hidden(captioner.lm, prefix, rubbish, mask), lm_hidden(captioner.lm, prefix, ids, mask))
+    assert not torch.allclose(lm_hidden(captioner.lm, prefix, rubbish.flip(1), mask), without, atol=1e-2)
+
+
 @pytest.mark.parametrize('part, programs', (('encoder', 1), ('lm', 1), ('qformer', 2)))  # the Q-Former's blocks: with cross-attention, and without
 def test_equal_blocks_share_a_program(made, part, programs):
     captioner = made[0][1].train()
@@ -113,7 +131,6 @@ def test_no_weight_gradient_of_the_language_model_is_computed(made):
     captioner = made[0][1].train()
     prefix, batch = torch.randn(4, 4, 32, requires_grad=True), made[1][1]()(np.arange(4), np.arange(4))
     def work(lm):
-        from expblip.step2 import lm_hidden
         set_attention(lm, 'eager')
         with FlopCounterMode(display=False) as forward: out = lm.get_output_embeddings()(lm_hidden(lm, prefix, batch['ids'], batch['mask'])).sum()
         with FlopCounterMode(display=False) as backward: out.backward()
