@@ -205,6 +205,13 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "whose training captions", "exp", choices=("mix", "cat", "exp")), "records": RECORDS, "captions": CAPTIONS,
         "pseudo_au": _folder("AU-BLIP's captions of the emotion images"), "pseudo_emot": _folder("Emot-BLIP's captions of the AU images"),
         **WRITER, "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
+    "start": {
+        "encoder": Knob(str, "image encoder: eva_vit_g, mae_vit_b, a hub id or a folder"),
+        "lm": Knob(str, "frozen language model: a hub id or a folder"),
+        "text": Knob(str, "the Q-Former's tokenizer: a hub id or a folder"),
+        "weights": Knob(str, "files and folders of weights (LAVIS, EVA, MAE, BERT, Hugging Face, ours), joined by commas; a later one wins"),
+        "heads": _count("attention heads of the Q-Former; 0: as the file says, or one for 64 of width", 0, high=256),
+        "random": Knob(bool, "a part that no file fills may stay random: for timing", False)},
     "detector": {
         "kind": Knob(str, "supervised detector of AUs or classifier of emotions", "au", choices=("au", "emotion")), "records": RECORDS, "init": START,
         "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
@@ -280,6 +287,16 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
         if values["variants"] > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
+    if stage == "start":
+        from expblip.io import project_root
+
+        named = [name for name in (values["weights"] or "").split(",") if name]
+        if not named and not values["random"]:
+            faults.append("no file of weights is named: for ViT-g fetch blip2_pretrained.pth (LAVIS) or a Hugging Face BLIP-2 folder, for ViT-B the "
+                          "file of stage mae and bert-base-uncased, and say where they are: start.weights=file,folder")
+        gone = [name for name in named if name.endswith((".pth", ".pt", ".bin", ".safetensors")) and not (project_root() / name).is_file()]
+        if gone:
+            faults.append(f"weights names {', '.join(gone)}, and no such file is there: correct start.weights, or fetch the file first")
     for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")

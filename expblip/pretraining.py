@@ -256,12 +256,13 @@ def encode_views(
     batch: int = 128,  # pictures at a time
     device: str = 'cpu',  # where the encoder is
     progress=None,  # called with the number of pictures done
+    out: np.ndarray | None = None,  # float16 [views, N, P, W] to fill, such as a file mapped into memory; None: a new one
 ) -> np.ndarray:  # float16 [views, N, P, W]
     "Encoder tokens of every picture."
     from expblip.images import training_view
     encoder.eval()
     read = store if callable(store) else lambda rows: torch.from_numpy(np.ascontiguousarray(store[rows]))
-    out = np.empty((views, n, encoder.tokens, encoder.width), 'float16')
+    if out is None: out = np.empty((views, n, encoder.tokens, encoder.width), 'float16')
     g = torch.Generator().manual_seed(seed)
     for at in range(0, n, batch):
         raw = read(np.arange(at, min(at + batch, n)))

@@ -42,6 +42,10 @@ SCALES: dict[str, tuple] = {
     "blip2.steps2":         (3,      300,    10000,  20000),
     "blip2.hard_ramp":      (4.0,    4.0,    None,   None),
     "blip2.batch":          (8,      48,     128,    128),
+    "start.encoder":        ("data/drawn-blip2", "data/drawn-blip2", "mae_vit_b", "eva_vit_g"),
+    "start.lm":             ("data/drawn-blip2/lm", "data/drawn-blip2/lm", "facebook/opt-2.7b", "facebook/opt-6.7b"),
+    "start.text":           ("data/drawn-blip2/lm", "data/drawn-blip2/lm", "bert-base-uncased", "bert-base-uncased"),
+    "start.weights":        ("data/drawn-blip2", "data/drawn-blip2", None, None),  # files that a user has
     "features.views":       (2,      2,      2,      1),  # views of each picture encoded once for step 1
     "step1.recipe":         (None,   None,   "paper", "paper"),
     "step1.steps.au":       (None,   150,    None,   None),
@@ -69,7 +73,7 @@ SCALES: dict[str, tuple] = {
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
     "caption.max_new":      (24,     80,     200,    200),
-    "caption.probe_limit":  (0,      2000,   0,      0),  # training images a data set whose features the probes get; 0 = all
+    "caption.probe_limit":  (0,      2000,   4000,   4000),  # training images a data set whose features the probes get (0.7 MB each at full size); 0 = all
     "detector.steps.emotion": (None, 250,    None,   None),  # as many pictures as the captioner of the same labels sees in step 2
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
