@@ -14,8 +14,8 @@ from typing import Any
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
-__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
-           'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
+__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'STRENGTH',
+           'TRAIN', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
            'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #958eb3d5
@@ -95,6 +95,7 @@ PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "en
 PRECISION = Knob(str, "of matrix products and convolutions; auto: bf16 where the device multiplies it natively", "auto",
                  choices=("auto", "fp32", "bf16"))
 RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
+STRENGTH = _count("of RandAugment; the released configuration says 5, at which brightness and sharpness change nothing", 5, low=1, high=10)
 TRAIN = {
     "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
     "steps": _count("updates; 0: as many as `epochs` needs", 0),
@@ -107,7 +108,14 @@ TRAIN = {
     "lr": Knob(float, "peak learning rate", 1e-4, low=0, high=1),
     "lr_min": Knob(float, "floor of the cosine", 0.0, low=0, high=1),
     "warmup": _count("warm-up updates", 0),
+    "lr_warmup": Knob(float, "learning rate from which the warm-up rises", 0.0, low=0, high=1),
+    "schedule": Knob(str, "smooth: all counted in updates; lavis: warm-up inside the first epoch, then a cosine that moves once an epoch", "smooth",
+                     choices=("smooth", "lavis")),
     "weight_decay": Knob(float, "AdamW's weight decay", 0.05, low=0, high=1),
+    "decay_all": Knob(bool, "weight decay on biases, norms and temperature too, as in the released code", False),
+    "beta1": Knob(float, "AdamW: memory of the mean gradient", 0.9, low=0, high=0.99999),
+    "beta2": Knob(float, "AdamW: memory of its square", 0.999, low=0, high=0.99999),
+    "ln_eps": Knob(float, "epsilon of ln_vision: LAVIS's; Hugging Face's BLIP-2 has 1e-6", 1e-5, low=1e-12, high=1e-2),
     "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
     "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
     "precision": PRECISION,
@@ -180,6 +188,9 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
         "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
         "accumulate": _count("split a batch into this many passes to save memory; ITC's pool of negatives shrinks to batch/accumulate", 1, low=1),
+        "randaugment": Knob(bool, "the features' augmented views went through RandAugment (features.randaugment), as in the released code", False),
+        "negatives": Knob(str, "ITM's wrong pairs: own pair masked before the softmax, or softmax plus 1e-4 with own pair 0 (LAVIS 1.0.2)", "masked",
+                          choices=("masked", "lavis102")),
         "identical_negatives": Knob(bool, "count an identical caption of another image as a negative, as the released code does", False),
         "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True), "hard_ramp": RAMP},
     "step2": {
@@ -187,10 +198,14 @@ STAGES: dict[str, dict[str, Knob]] = {
         "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,
         "encoder_share": Knob(float, "learning rate of the image encoder as a share of lr", 1.0, low=0, high=1),
         "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
-        "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
+        "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True),
+        "layer_decay": Knob(float, "each layer of the image encoder learns at this share of the one above; 1: off", 1.0, low=0.01, high=1),
+        "randaugment": Knob(bool, "RandAugment after crop and flip, as in the released code", False), "strength": STRENGTH,
+        "lm_dropout": Knob(bool, "keep the frozen language model's dropout alive in training, as LAVIS does", False)},
     "features": {
         "records": RECORDS, "init": START,
-        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},
+        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION,
+        "randaugment": Knob(bool, "RandAugment in the cropped and mirrored views, as in the released code", False), "strength": STRENGTH},
     "caption": {
         "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
         "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",

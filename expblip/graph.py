@@ -185,7 +185,7 @@ def expand(
                 for key in [key for key, value in params.items() if isinstance(value, str) and "{run}" in value]:
                     found[name].params[key] = params[key].replace("{run}", f"{outputs}/{run}")
                     found[name].places.append(key)
-                wanted[name] = pick(entry.get("inputs")) | pick((entry.get("at") or {}).get(scale)), listed("needs")  # `at`: inputs of this scale alone
+                wanted[name] = pick(entry.get("inputs")) | pick((entry.get("at") or {}).get(scale)), listed("needs")
                 fixed[name] = {*found[name].places, *loops, *wanted[name][0]}
     faults = _override(found, fixed, overrides) + _connect(found, wanted)
     if faults:

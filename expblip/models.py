@@ -87,7 +87,8 @@ class ModelSize:
             print(f'{part}: {sum(p.numel() for p in counted[part].parameters()) / 1e6:.1f} M parameters')
             print('   ' + ', '.join(f'{k} {v}' for k, v in numbers.items()))
         print(f'projection: {sum(p.numel() for p in captioner.proj.parameters()) / 1e6:.2f} M parameters')
-        print(f'weights: {", ".join(map(_named, self.weights)) or "none named: encoder, Q-Former and projection are random"}; language model: {self.lm}')
+        named = ', '.join(map(_named, self.weights)) or 'none named: encoder, Q-Former and projection are random'
+        print(f'weights: {named}; language model: {self.lm}')
 
 
 def _named(weights: str | Weights) -> str: return weights if isinstance(weights, str) else weights.path
@@ -139,7 +140,8 @@ NEEDED = {
 
 def _their_heads(path: str) -> int:
     "What a Hugging Face BLIP-2's configuration says; 0 when there is none."
-    found = cached_file(path, 'config.json', _raise_exceptions_for_missing_entries=False) if Path(path).suffix not in ('.pth', '.safetensors') else None
+    if Path(path).is_file(): return 0
+    found = cached_file(path, 'config.json', _raise_exceptions_for_missing_entries=False)
     return read_json(found).get('qformer_config', {}).get('num_attention_heads', 0) if found else 0
 
 

@@ -73,7 +73,7 @@ SCALES: dict[str, tuple] = {
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
     "caption.max_new":      (24,     80,     200,    200),
-    "caption.probe_limit":  (0,      2000,   4000,   4000),  # training images a data set whose features the probes get (0.7 MB each at full size); 0 = all
+    "caption.probe_limit":  (0,      2000,   4000,   4000),  # training images a data set whose features the probes get; 0 = all
     "detector.steps.emotion": (None, 250,    None,   None),  # as many pictures as the captioner of the same labels sees in step 2
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
@@ -98,7 +98,11 @@ class Recipe:
     decay_all: bool  # weight decay on biases, norms and query tokens too (one parameter group)
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    layer_decay: float = 1.0  # per ViT layer; LAVIS's schedulers ignore it
+    layer_decay: float | tuple[float, float] = 1.0  # per ViT layer; LAVIS's schedulers ignore it
+    schedule: str = "smooth"  # lavis: warm-up inside the first epoch, cosine once an epoch
+    negatives: str = "masked"  # how ITM draws wrong pairs; lavis102: softmax plus 1e-4, own pair set to zero
+    identical_negatives: bool = False  # identical captions are negatives of each other
+    lm_dropout: bool = False  # the frozen language model's dropout is alive in training
 
     def of(
         self,
@@ -106,7 +110,8 @@ class Recipe:
     ) -> dict[str, Any]:  # field -> the value for that step
         "The numbers of one step."
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
-        return {name: value[step - 1] if isinstance(value, tuple) and name != "betas" else value for name, value in values.items()}
+        own = {name: value[step - 1] if isinstance(value, tuple) and name != "betas" else value for name, value in values.items()}
+        return own | {"beta1": self.betas[0], "beta2": self.betas[1]}
 
 
 RECIPES = {
@@ -117,11 +122,12 @@ RECIPES = {
     "supplement": Recipe(
         "supplement table 12 (step 2); step 1 from the released code; layer decay 0.95 holds for ViT-g with OPT-6.7B",
         lr=(1e-4, 1e-5), lr_min=(1e-5, 0.0), lr_warmup=(1e-6, 1e-8), warmup=(5000, 1000), batch=(112, 32), epochs=(10, 20),
-        max_tokens=(200, 200), randaugment=False, decay_all=False, layer_decay=0.95),
+        max_tokens=(200, 200), randaugment=False, decay_all=False, layer_decay=(1.0, 0.95)),
     "released_code": Recipe(
         "yaml of the released repository, 4 GPUs",
         lr=(1e-4, 1e-5), lr_min=(1e-5, 0.0), lr_warmup=(1e-6, 1e-8), warmup=(5000, 1000), batch=(112, 16), epochs=(10, 20),
-        max_tokens=(32, 32), randaugment=True, decay_all=True),
+        max_tokens=(32, 32), randaugment=True, decay_all=True,
+        schedule="lavis", negatives="lavis102", identical_negatives=True, lm_dropout=True),
 }
 
 # %% ../nbs/api/scales.ipynb #61add8ad

@@ -1,4 +1,4 @@
-"start: own parts by name, filled from LAVIS, Hugging Face and our own files, through the command that users type; what is missing is one clear error."
+"start: own parts by name, filled from a user's files, through the command that users type; what is missing is one clear error."
 import json
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def test_one_command_from_files_to_captions(parts, project):  # noqa: F811
 
 def test_the_large_scales_begin_from_the_stage_start_and_the_small_ones_do_not():
     full = plan("x", "full", overrides=["start.weights=bert-base-uncased"]).instances
-    for name, instance in full.items():
+    for instance in full.values():
         if "init" in instance.inputs: assert instance.params["init"] == "outputs/x/shared/start" and "shared/start" in instance.needs
     assert {i.stage for i in full.values() if "init" in i.inputs} == {"features", "step1", "step2", "caption", "detector"}
     tiny = plan("x", "tiny").instances
