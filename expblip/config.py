@@ -8,64 +8,15 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from .knobs import ConfigError, Knob
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
 __all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'STRENGTH',
-           'TRAIN', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
-           'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
-
-# %% ../nbs/api/config.ipynb #958eb3d5
-class ConfigError(ValueError):
-    "A stage, scale or parameter that does not exist, or a value it may not take; the message lists what is allowed."
-
-
-@dataclass(frozen=True)
-class Knob:
-    "One parameter of a stage: its type, what it may be, and what it means."
-
-    kind: type  # int, float, bool or str
-    help: str  # what it does, in a line
-    default: Any = None  # used when neither given nor in recipe nor scale; None: not set
-    low: float = -math.inf  # smallest value allowed
-    high: float = math.inf  # largest value allowed
-    choices: tuple[str, ...] = ()  # for a text: the words allowed (empty: any text)
-    many: bool = False  # a text may hold several of the choices, joined by +
-
-    @property
-    def allowed(self) -> str:
-        "What may be given, in words."
-        if self.choices:
-            return " or ".join(filter(None, ["one of " + ", ".join(self.choices), "several joined by +" if self.many else ""]))
-        bounds = [f"from {self.low:.10g}"] * (self.low > -math.inf) + [f"to {self.high:.10g}"] * (self.high < math.inf)
-        return " ".join([{int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind], *bounds])
-
-    def check(
-        self,
-        value: Any,  # what was given
-    ) -> Any:  # the value in the knob's type
-        "The value, or ValueError with what is allowed."
-        good = isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool))
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value, good = float(value), True
-        words = value.split("+") if good and self.many else [value]
-        if not good or (self.choices and not set(words) <= set(self.choices)) or (self.kind in (int, float) and not self.low <= value <= self.high):
-            raise ValueError(f"must be {self.allowed}")
-        return value
-
-    def parse(
-        self,
-        text: str,  # what stands on a command line
-    ) -> Any:  # the value in the knob's type
-        "The value of a text, or ValueError with what is allowed."
-        try:
-            value: Any = {"true": True, "false": False}[text.lower()] if self.kind is bool else self.kind(text)
-        except (ValueError, KeyError):
-            raise ValueError(f"must be {self.allowed}") from None
-        return self.check(value)
+           'TRAIN', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'stage_knobs', 'check_params', 'resolve_device',
+           'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #257028ac
 MODELS = ("au", "emot", "mix", "cat", "exp")
@@ -220,6 +171,18 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "whose training captions", "exp", choices=("mix", "cat", "exp")), "records": RECORDS, "captions": CAPTIONS,
         "pseudo_au": _folder("AU-BLIP's captions of the emotion images"), "pseudo_emot": _folder("Emot-BLIP's captions of the AU images"),
         **WRITER, "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
+    "mae": {
+        "records": RECORDS, "size": _count("pixels of a side", low=16, high=1024), "patch": _count("pixels of a patch's side", low=4, high=64),
+        "width": _count("width of the encoder", low=8, high=4096), "layers": _count("layers of the encoder", low=1, high=48),
+        "heads": _count("heads of the encoder", low=1, high=64), "decoder_width": _count("width of the decoder", low=8, high=4096),
+        "decoder_layers": _count("layers of the decoder", low=1, high=48), "decoder_heads": _count("heads of the decoder", low=1, high=64),
+        "mask": Knob(float, "share of the patches that is hidden", 0.75, low=0.1, high=0.95),
+        "steps": _count("updates; 0: as many as `epochs` needs", 0), "epochs": _count("passes over the faces", 200, low=1),
+        "warmup_epochs": _count("of them, the learning rate rises", 40), "batch": _count("faces an update", low=1),
+        "accumulate": TRAIN["accumulate"], "lr": Knob(float, "peak learning rate for 256 faces an update", 1.5e-4, low=0, high=1),
+        "weight_decay": TRAIN["weight_decay"], "beta2": Knob(float, "AdamW: memory of the squared gradient", 0.95, low=0, high=0.99999),
+        "least": Knob(float, "smallest share of the area that a crop keeps", 0.2, low=0.01, high=1), "save_every": TRAIN["save_every"],
+        "precision": PRECISION},
     "start": {
         "encoder": Knob(str, "image encoder: eva_vit_g, mae_vit_b, a hub id or a folder"),
         "lm": Knob(str, "frozen language model: a hub id or a folder"),
@@ -302,6 +265,10 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
         if values["variants"] > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
+    if stage == "mae":
+        whole = (("size", "patch"), ("width", "heads"), ("decoder_width", "decoder_heads"))
+        odd = [(name, part) for name, part in whole if values[name] % values[part]]
+        faults += [f"{name} {values[name]} is no multiple of {part} {values[part]}; change one of them" for name, part in odd]
     if stage == "start":
         from expblip.io import project_root
 

@@ -142,12 +142,14 @@ def _their_heads(path: str) -> int:
     "What a Hugging Face BLIP-2's configuration says; 0 when there is none."
     if Path(path).is_file(): return 0
     found = cached_file(path, 'config.json', _raise_exceptions_for_missing_entries=False)
-    return read_json(found).get('qformer_config', {}).get('num_attention_heads', 0) if found else 0
+    said = read_json(found) if found else {}
+    return said.get('qformer_config', said).get('num_attention_heads', 0)
 
 
 def qformer_shape(
     file: Weights,  # from `read_weights`
     words: int,  # of the Q-Former's tokenizer, [DEC] included; used when the file has no text side
+    width: int = 1408,  # of the image encoder's tokens; used when the file has no cross-attention (BERT)
     heads: int = 0,  # attention heads; 0: one for 64 of width, as BERT has
 ) -> QFormerConfig | None:  # None when the file holds no Q-Former
     "The shape of the Q-Former in a file: our folders say it, of others it is read off the tensors."
@@ -155,15 +157,15 @@ def qformer_shape(
     if file.layout == 'expblip' and config.is_file() and 'qformer' in (said := read_json(config)): return QFormerConfig(**said['qformer'])
     heads = heads or _their_heads(file.path)
     s = {k.removeprefix('qformer.'): v for k, v in file.state.items() if k.startswith('qformer.')}
-    if 'query_tokens' not in s: return None
-    queries, hidden = s['query_tokens'].shape[1:]
+    if 'query_tokens' not in s and file.layout != 'BERT': return None
+    queries, hidden = s['query_tokens'].shape[1:] if 'query_tokens' in s else (32, s['norm.weight'].size(0))
     deep = [int(k.split('.')[1]) for k in s if k.endswith('attention.query.weight')]
     crossed = sorted(int(k.split('.')[1]) for k in s if k.endswith('cross.query.weight'))
-    every = crossed[1] - crossed[0] if len(crossed) > 1 else len(deep)
-    vocab = len(s['words.weight']) if 'words.weight' in s else words
+    every = crossed[1] - crossed[0] if len(crossed) > 1 else len(deep) if crossed else 2
+    vocab = len(s['words.weight']) if 'words.weight' in s and crossed else words
     places = len(s['positions.weight']) if 'positions.weight' in s else 512
     space = len(file.state['vision_proj.weight']) if 'vision_proj.weight' in file.state else 256
-    width, ffn = s['layers.0.cross.key.weight'].size(1), len(s['layers.0.ffn_query.up.weight'])
+    width, ffn = s['layers.0.cross.key.weight'].size(1) if crossed else width, len(s['layers.0.ffn_query.up.weight'])
     return QFormerConfig(vocab, width, hidden, len(deep), heads or max(1, hidden // 64), ffn, every, queries, places, space, .1, gain=1.)
 
 
@@ -193,7 +195,7 @@ def named_size(
             raise StartError(f'no weights for the {"Q-Former" if part == "queries" else part}'
                              f'{f" in {said}" if said else ""}: fetch {holds}; name it in start.weights (several are joined by commas)')
     width = build_encoder(shape, torch.float32).width if 'model_type' not in shape else shape['hidden_size']
-    found = [q for q in (qformer_shape(file, words, heads) for file in files) if q]
+    found = [q for q in (qformer_shape(file, words, width, heads) for file in files) if q]
     return ModelSize(encoder, lm, found[-1] if found else QFormerConfig.paper(width), text, tuple(files))
 
 # %% ../nbs/api/models.ipynb #6ca06308
