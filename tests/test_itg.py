@@ -91,3 +91,20 @@ def test_wrong_wishes(work):
     model, tok, image = work
     with pytest.raises(ValueError, match="unknown decoding 'best': use one of greedy, beam, sample"): itg_captions(model, tok, image, "best")
     with pytest.raises(ValueError, match="max_length 25, but this Q-Former has 24 positions"): itg_captions(model, tok, image, max_length=25)
+
+
+def test_lavis_s_own_qformer_writes_the_same(monkeypatch, tmp_path):
+    "Recorded from Blip2Qformer.generate by tools/lavis_parity.py, greedy and with three beams."
+    from test_lavis import FACTS, TENSORS, encoder, lavis_file, qformer
+
+    from expblip.weights import load_weights
+    model, enc = Step1(qformer(), FACTS["step1"]["dec"]), encoder()
+    load_weights(lavis_file(tmp_path, "step1"), model, enc)
+    model.qformer.positions.weight.data *= 64  # as there: positions that matter, so that words vary
+    model.qformer.words.weight.data /= 8
+    writer = Writer(model.eval().qformer, FACTS["step1"]["pad"], FACTS["step1"]["sep"], model.dec_id)
+    with torch.no_grad(): image = model.ln_vision(enc.eval()(TENSORS["image"]))
+    start = torch.full((len(image), 1), model.dec_id)
+    for how, beams in (("greedy", 1), ("beam", 3)):
+        got = writer.generate(input_ids=start, image=image, num_beams=beams, max_length=10, min_length=4)[:, 1:].tolist()
+        assert got == FACTS["step1"][how] and len({tuple(row) for row in got}) > 1, how
