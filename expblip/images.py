@@ -8,6 +8,7 @@ __all__ = ['CLIP_MEAN', 'CLIP_STD', 'OPERATIONS', 'DRAWS', 'ImageError', 'shrink
 
 # %% ../nbs/api/images.ipynb #3934169c
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ def augmented(
     if name == 'brightness': return (x * factor).clamp(0, 255).floor()
     if name == 'sharpness': return x if factor == 1 else _blend(x, _soften(x), factor)
     if name == 'equalize': return _equalize(x)
-    moves = dict(shear_x=[[1, shear, 0], [0, 1, 0]], shear_y=[[1, 0, 0], [shear, 1, 0]],
+    moves: dict[str, Any] = dict(shear_x=[[1, shear, 0], [0, 1, 0]], shear_y=[[1, 0, 0], [shear, 1, 0]],
                  translate_x=[[1, 0, shift], [0, 1, 0]], translate_y=[[1, 0, 0], [0, 1, shift]])
     return _move(x, moves[name]) if name in moves else x
 

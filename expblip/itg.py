@@ -9,10 +9,11 @@ __all__ = ['Writer', 'itg_captions']
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from .qformer import QFormer
 from .step1 import Step1
 
 # %% ../nbs/api/itg.ipynb #1ff10c11
@@ -25,12 +26,13 @@ class Writer(PreTrainedModel, GenerationMixin):
     config_class = _WriterConfig
 
     def __init__(self,
-        qformer: nn.Module,  # Q-Former of a step-1 model
+        qformer: QFormer,  # of a step-1 model
         pad: int,  # padding id
         end: int,  # id of [SEP], which ends a caption
         start: int,  # id of [DEC], which starts it
     ):
-        super().__init__(_WriterConfig(vocab_size=qformer.cfg.vocab, pad_token_id=pad, eos_token_id=end, bos_token_id=start))
+        facts: dict[str, Any] = dict(vocab_size=qformer.cfg.vocab, pad_token_id=pad, eos_token_id=end, bos_token_id=start)
+        super().__init__(_WriterConfig(**facts))
         self.qformer: Any = qformer
         self.generation_config = GenerationConfig(pad_token_id=pad, eos_token_id=end, bos_token_id=start, use_cache=False)
 
@@ -44,7 +46,7 @@ class Writer(PreTrainedModel, GenerationMixin):
         words = self.qformer('causal', image, input_ids, torch.ones_like(input_ids))[1]
         return CausalLMOutput(logits=self.qformer.logits(words))
 
-    def prepare_inputs_for_generation(self,
+    def prepare_inputs_for_generation(self,  # type: ignore[override]
         input_ids: Tensor,  # [B, T]
         image: Tensor | None = None,  # [B, P, encoder_width]
         **_: Any,  # cache, positions and the like, which this model does without
@@ -72,7 +74,7 @@ def itg_captions(
     if max_length > model.qformer.cfg.max_text:
         raise ValueError(f'max_length {max_length}, but this Q-Former has {model.qformer.cfg.max_text} positions: lower it')
     if seed is not None: torch.manual_seed(seed)
-    writer = Writer(model.eval().qformer, tok.pad_token_id, tok.sep_token_id, model.dec_id)
+    writer: Any = Writer(model.eval().qformer, tok.pad_token_id, tok.sep_token_id, model.dec_id)
     start = torch.full((len(image), 1), model.dec_id, device=image.device)
     out = writer.generate(input_ids=start, image=model.ln_vision(image), max_length=max_length, min_length=min_length,
                           repetition_penalty=repetition_penalty, **ways[decode])
