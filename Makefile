@@ -41,6 +41,7 @@ endif
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
+	@echo "  the real models:        make paper SCALE=full DATA=... P='start.weights=blip2_pretrained.pth start.lm=folder/of/opt-6.7b start.text=folder/of/bert-base-uncased'"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"

@@ -62,8 +62,10 @@ def ways(model: ExpressionCaptioner, pixels: torch.Tensor, new: int, batch: int)
     def theirs(size):
         said = []
         for x in pixels.split(size):
-            ids = torch.cat([torch.full((len(x), model.qformer.cfg.queries), hf.config.image_token_index), torch.full((len(x), 1), tok.bos_token_id)], 1)
-            out = hf.generate(x, ids, torch.ones_like(ids), max_new_tokens=new, do_sample=False, eos_token_id=newline_id(tok), pad_token_id=tok.pad_token_id)
+            ids = torch.full((len(x), model.qformer.cfg.queries + 1), hf.config.image_token_index)
+            ids[:, -1] = tok.bos_token_id
+            out = hf.generate(x, ids, torch.ones_like(ids), max_new_tokens=new, do_sample=False, eos_token_id=newline_id(tok),
+                              pad_token_id=tok.pad_token_id)
             said += [t.strip() for t in tok.batch_decode(out[:, ids.size(1):], skip_special_tokens=True)]
         return said
     def ours(size): return [t for x in pixels.split(size) for t in model.generate(x, max_new_tokens=new)]
@@ -109,12 +111,13 @@ def main() -> None:
     pixels = 3 * torch.randn(o.pictures, 3, 1, 1, generator=torch.Generator().manual_seed(1)) + torch.randn(o.pictures, 3, side, side)
     spent, said = measure(ways(model, pixels, o.new, o.batch), o.rounds)
     tokens = sorted(len(model.tok(t, add_special_tokens=False).input_ids) for t in said)
-    print(f'{o.pictures} pictures, {len(set(said))} different captions of {tokens[0]} to {tokens[-1]} tokens, {statistics.mean(tokens):.0f} on average; '
-          f'{o.threads} threads; the same text in every way')
+    print(f'{o.pictures} pictures, {len(set(said))} different captions of {tokens[0]} to {tokens[-1]} tokens, {statistics.mean(tokens):.0f} '
+          f'on average; {o.threads} threads; the same text in every way')
     for name, seconds in spent.items(): print(f'{name:34} {o.pictures / statistics.median(seconds):8.1f} captions a CPU-second')
     names = list(spent)
     best = min(names[:3], key=lambda n: statistics.median(spent[n]))
-    found = {f'{ours} against {theirs}': ratio(spent[theirs], spent[ours]) for ours in names[3:] for theirs in dict.fromkeys((names[0], names[1], best))}
+    found = {f'{ours} against {theirs}': ratio(spent[theirs], spent[ours])
+             for ours in names[3:] for theirs in dict.fromkeys((names[0], names[1], best))}
     for name, (middle, low, high) in found.items(): print(f'{name:76} {middle:6.2f} times ({low:.2f} to {high:.2f})')
     if o.out: write_json(o.out, dict(settings=vars(o), tokens=tokens, cpu_seconds=spent, ratios=found, torch=torch.__version__))
 

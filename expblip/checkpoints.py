@@ -162,6 +162,7 @@ class Start:
         folder: str | Path = DRAWN_BLIP2,  # a checkpoint folder with an lm/ folder inside, relative to the project root
         parts: str = 'blip2',  # 'blip2': everything; 'encoder': image encoder only; 'nothing': random weights
         dtype: torch.dtype = torch.float32,  # of the language model
+        lm_dropout: bool = False,  # keep its dropout alive in training, as LAVIS does
     ):
         if parts not in STARTS: raise CheckpointError(f'unknown start {parts!r}: use one of {", ".join(STARTS)}')
         folder = Path(folder) if Path(folder).is_absolute() else project_root() / folder
@@ -178,7 +179,8 @@ class Start:
         inside = [p.relative_to(folder) for p in sorted(lm.rglob('*')) if p.is_file()]
         if more := [str(p) for p in inside if p.as_posix() not in listed and not any(x.startswith('.') or x == '__pycache__' for x in p.parts)]:
             raise CheckpointError(f'{folder}: config.json does not list {", ".join(more)}, which would be loaded unchecked: move it out of lm/')
-        self.lm, self.tok = load_lm(other or lm, dtype)
+        self.lm_dropout = lm_dropout
+        self.lm, self.tok = load_lm(other or lm, dtype, lm_dropout)
         self.text_tok: Any = AutoTokenizer.from_pretrained(str(folder / 'text')) if (folder / 'text').is_dir() else self.tok  # of the Q-Former
 
     @property
@@ -193,7 +195,7 @@ class Start:
         return enc.eval()
 
     def step1(self,
-        **switches,  # detach, identical_negatives: see Step1
+        **switches,  # detach, identical_negatives, negatives, ln_eps: see Step1
     ) -> Step1:  # a fresh copy, in training mode
         "Q-Former and step 1's heads."
         model = Step1(QFormer(shape(self.folder, self.config, QFormerConfig)), self.text_tok.convert_tokens_to_ids('[DEC]'), **switches)
@@ -207,7 +209,7 @@ class Start:
     ) -> ExpressionCaptioner:  # in training mode
         "The whole captioner: encoder, Q-Former, projection, frozen language model."
         base = step1 or self.step1()
-        model = ExpressionCaptioner(encoder or self.encoder(), base.qformer, self.lm, self.tok, base.ln_vision)
+        model = ExpressionCaptioner(encoder or self.encoder(), base.qformer, self.lm, self.tok, base.ln_vision, self.lm_dropout)
         if self.parts == 'blip2' and 'proj.weight' in self.state: fill(model.proj, part(self.state, 'proj'), f'{self.folder} projection')
         return model
 
@@ -220,6 +222,7 @@ def save_step1(
     **facts,  # model name, seed, steps ...: kept in config.json
 ) -> Path:  # the folder
     "Write a step-1 checkpoint."
+    facts = dict(ln_eps=model.ln_vision.eps) | facts
     return save_checkpoint(folder, model.state_dict(), dict(step=1, qformer=model.qformer.cfg.dict(), start=start.id, **facts))
 
 
@@ -230,7 +233,7 @@ def load_step1(
     "Read a step-1 checkpoint."
     state, config = load_checkpoint(folder)
     if config.get('step') != 1: raise CheckpointError(f'{folder}: this is not a step-1 checkpoint but step {config.get("step")}')
-    model = Step1(QFormer(shape(folder, config, QFormerConfig)), start.text_tok.convert_tokens_to_ids('[DEC]'))
+    model = Step1(QFormer(shape(folder, config, QFormerConfig)), start.text_tok.convert_tokens_to_ids('[DEC]'), ln_eps=config.get('ln_eps', 1e-5))
     return fill(model, state, str(folder)).eval()
 
 
@@ -243,6 +246,7 @@ def save_step2(
 ) -> Path:  # the folder
     "Write a step-2 checkpoint: everything but the frozen language model."
     state = {k: v for k, v in model.state_dict().items() if not k.startswith('lm.')}
+    facts = dict(ln_eps=model.ln_vision.eps) | facts
     return save_checkpoint(folder, state, dict(step=2, qformer=model.qformer.cfg.dict(), encoder=model.encoder.cfg.dict(), start=start.id, **facts))
 
 
@@ -256,6 +260,7 @@ def load_captioner(
         raise CheckpointError(f'{folder}: was trained with another frozen language model than {start.folder}: sha256 differs')
     encoder, qformer = shaped_encoder(folder, config), QFormer(shape(folder, config, QFormerConfig))
     model = ExpressionCaptioner(encoder, qformer, start.lm, start.tok)
+    model.ln_vision.eps = config.get('ln_eps', 1e-5)
     for name in ('encoder', 'qformer', 'ln_vision', 'proj'): fill(getattr(model, name), part(state, name), f'{folder} {name}')
     return model.eval()
 

@@ -8,64 +8,15 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from .knobs import ConfigError, Knob
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
-__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
-           'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
-           'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
-
-# %% ../nbs/api/config.ipynb #958eb3d5
-class ConfigError(ValueError):
-    "A stage, scale or parameter that does not exist, or a value it may not take; the message lists what is allowed."
-
-
-@dataclass(frozen=True)
-class Knob:
-    "One parameter of a stage: its type, what it may be, and what it means."
-
-    kind: type  # int, float, bool or str
-    help: str  # what it does, in a line
-    default: Any = None  # used when neither given nor in recipe nor scale; None: not set
-    low: float = -math.inf  # smallest value allowed
-    high: float = math.inf  # largest value allowed
-    choices: tuple[str, ...] = ()  # for a text: the words allowed (empty: any text)
-    many: bool = False  # a text may hold several of the choices, joined by +
-
-    @property
-    def allowed(self) -> str:
-        "What may be given, in words."
-        if self.choices:
-            return " or ".join(filter(None, ["one of " + ", ".join(self.choices), "several joined by +" if self.many else ""]))
-        bounds = [f"from {self.low:.10g}"] * (self.low > -math.inf) + [f"to {self.high:.10g}"] * (self.high < math.inf)
-        return " ".join([{int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind], *bounds])
-
-    def check(
-        self,
-        value: Any,  # what was given
-    ) -> Any:  # the value in the knob's type
-        "The value, or ValueError with what is allowed."
-        good = isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool))
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value, good = float(value), True
-        words = value.split("+") if good and self.many else [value]
-        if not good or (self.choices and not set(words) <= set(self.choices)) or (self.kind in (int, float) and not self.low <= value <= self.high):
-            raise ValueError(f"must be {self.allowed}")
-        return value
-
-    def parse(
-        self,
-        text: str,  # what stands on a command line
-    ) -> Any:  # the value in the knob's type
-        "The value of a text, or ValueError with what is allowed."
-        try:
-            value: Any = {"true": True, "false": False}[text.lower()] if self.kind is bool else self.kind(text)
-        except (ValueError, KeyError):
-            raise ValueError(f"must be {self.allowed}") from None
-        return self.check(value)
+__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'STRENGTH',
+           'TRAIN', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'stage_knobs', 'check_params', 'resolve_device',
+           'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #257028ac
 MODELS = ("au", "emot", "mix", "cat", "exp")
@@ -95,6 +46,7 @@ PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "en
 PRECISION = Knob(str, "of matrix products and convolutions; auto: bf16 where the device multiplies it natively", "auto",
                  choices=("auto", "fp32", "bf16"))
 RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
+STRENGTH = _count("of RandAugment; the released configuration says 5, at which brightness and sharpness change nothing", 5, low=1, high=10)
 TRAIN = {
     "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
     "steps": _count("updates; 0: as many as `epochs` needs", 0),
@@ -107,7 +59,14 @@ TRAIN = {
     "lr": Knob(float, "peak learning rate", 1e-4, low=0, high=1),
     "lr_min": Knob(float, "floor of the cosine", 0.0, low=0, high=1),
     "warmup": _count("warm-up updates", 0),
+    "lr_warmup": Knob(float, "learning rate from which the warm-up rises", 0.0, low=0, high=1),
+    "schedule": Knob(str, "smooth: all counted in updates; lavis: warm-up inside the first epoch, then a cosine that moves once an epoch", "smooth",
+                     choices=("smooth", "lavis")),
     "weight_decay": Knob(float, "AdamW's weight decay", 0.05, low=0, high=1),
+    "decay_all": Knob(bool, "weight decay on biases, norms and temperature too, as in the released code", False),
+    "beta1": Knob(float, "AdamW: memory of the mean gradient", 0.9, low=0, high=0.99999),
+    "beta2": Knob(float, "AdamW: memory of its square", 0.999, low=0, high=0.99999),
+    "ln_eps": Knob(float, "epsilon of ln_vision: LAVIS's; Hugging Face's BLIP-2 has 1e-6", 1e-5, low=1e-12, high=1e-2),
     "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
     "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
     "precision": PRECISION,
@@ -184,6 +143,9 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
         "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
         "accumulate": _count("split a batch into this many passes to save memory; ITC's pool of negatives shrinks to batch/accumulate", 1, low=1),
+        "randaugment": Knob(bool, "the features' augmented views went through RandAugment (features.randaugment), as in the released code", False),
+        "negatives": Knob(str, "ITM's wrong pairs: own pair masked before the softmax, or softmax plus 1e-4 with own pair 0 (LAVIS 1.0.2)", "masked",
+                          choices=("masked", "lavis102")),
         "identical_negatives": Knob(bool, "count an identical caption of another image as a negative, as the released code does", False),
         "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True), "hard_ramp": RAMP},
     "step2": {
@@ -193,10 +155,14 @@ STAGES: dict[str, dict[str, Knob]] = {
         "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True),
         "augment_on": Knob(str, "where pictures are cropped and mirrored; auto: on the GPU where there is one", "auto",
-                          choices=("auto", "cpu", "device"))},
+                          choices=("auto", "cpu", "device")),
+        "layer_decay": Knob(float, "each layer of the image encoder learns at this share of the one above; 1: off", 1.0, low=0.01, high=1),
+        "randaugment": Knob(bool, "RandAugment after crop and flip, as in the released code", False), "strength": STRENGTH,
+        "lm_dropout": Knob(bool, "keep the frozen language model's dropout alive in training, as LAVIS does", False)},
     "features": {
         "records": RECORDS, "init": START,
-        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},
+        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION,
+        "randaugment": Knob(bool, "RandAugment in the cropped and mirrored views, as in the released code", False), "strength": STRENGTH},
     "caption": {
         "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
         "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
@@ -211,6 +177,25 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "whose training captions", "exp", choices=("mix", "cat", "exp")), "records": RECORDS, "captions": CAPTIONS,
         "pseudo_au": _folder("AU-BLIP's captions of the emotion images"), "pseudo_emot": _folder("Emot-BLIP's captions of the AU images"),
         **WRITER, "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
+    "mae": {
+        "records": RECORDS, "size": _count("pixels of a side", low=16, high=1024), "patch": _count("pixels of a patch's side", low=4, high=64),
+        "width": _count("width of the encoder", low=8, high=4096), "layers": _count("layers of the encoder", low=1, high=48),
+        "heads": _count("heads of the encoder", low=1, high=64), "decoder_width": _count("width of the decoder", low=8, high=4096),
+        "decoder_layers": _count("layers of the decoder", low=1, high=48), "decoder_heads": _count("heads of the decoder", low=1, high=64),
+        "mask": Knob(float, "share of the patches that is hidden", 0.75, low=0.1, high=0.95),
+        "steps": _count("updates; 0: as many as `epochs` needs", 0), "epochs": _count("passes over the faces", 200, low=1),
+        "warmup_epochs": _count("of them, the learning rate rises", 40), "batch": _count("faces an update", low=1),
+        "accumulate": TRAIN["accumulate"], "lr": Knob(float, "peak learning rate for 256 faces an update", 1.5e-4, low=0, high=1),
+        "weight_decay": TRAIN["weight_decay"], "beta2": Knob(float, "AdamW: memory of the squared gradient", 0.95, low=0, high=0.99999),
+        "least": Knob(float, "smallest share of the area that a crop keeps", 0.2, low=0.01, high=1), "save_every": TRAIN["save_every"],
+        "precision": PRECISION},
+    "start": {
+        "encoder": Knob(str, "image encoder: eva_vit_g, mae_vit_b, a hub id or a folder"),
+        "lm": Knob(str, "frozen language model: a hub id or a folder"),
+        "text": Knob(str, "the Q-Former's tokenizer: a hub id or a folder"),
+        "weights": Knob(str, "files and folders of weights (LAVIS, EVA, MAE, BERT, Hugging Face, ours), joined by commas; a later one wins"),
+        "heads": _count("attention heads of the Q-Former; 0: as the file says, or one for 64 of width", 0, high=256),
+        "random": Knob(bool, "a part that no file fills may stay random: for timing", False)},
     "detector": {
         "kind": Knob(str, "supervised detector of AUs or classifier of emotions", "au", choices=("au", "emotion")), "records": RECORDS, "init": START,
         "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
@@ -286,6 +271,20 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
         if values["variants"] > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
+    if stage == "mae":
+        whole = (("size", "patch"), ("width", "heads"), ("decoder_width", "decoder_heads"))
+        odd = [(name, part) for name, part in whole if values[name] % values[part]]
+        faults += [f"{name} {values[name]} is no multiple of {part} {values[part]}; change one of them" for name, part in odd]
+    if stage == "start":
+        from expblip.io import project_root
+
+        named = [name for name in (values["weights"] or "").split(",") if name]
+        if not named and not values["random"]:
+            faults.append("no file of weights is named: for ViT-g fetch blip2_pretrained.pth (LAVIS) or a Hugging Face BLIP-2 folder, for ViT-B the "
+                          "file of stage mae and bert-base-uncased, and say where they are: start.weights=file,folder")
+        gone = [name for name in named if name.endswith((".pth", ".pt", ".bin", ".safetensors")) and not (project_root() / name).is_file()]
+        if gone:
+            faults.append(f"weights names {', '.join(gone)}, and no such file is there: correct start.weights, or fetch the file first")
     for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")

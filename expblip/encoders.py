@@ -15,6 +15,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
+from .images import CLIP_MEAN, CLIP_STD
+
 # %% ../nbs/api/encoders.ipynb #f08c1d19
 @dataclass
 class EncoderConfig:
@@ -123,6 +125,8 @@ class HubEncoder(nn.Module):
                              'name a vision transformer (ViT, MAE, CLIP, SigLIP, DINO, BLIP-2)')
         self.tokens: int = shape[1]
         self.width: int = shape[2]
+        own = [tuple(getattr(model.config, f'image_{x}', usual)) for x, usual in (('mean', CLIP_MEAN), ('std', CLIP_STD))]
+        self.statistics = own if own != [CLIP_MEAN, CLIP_STD] else None  # of the pixels it was trained on, where they are not CLIP's
 
     @property
     def cfg(self) -> 'HubShape':
@@ -135,6 +139,9 @@ class HubEncoder(nn.Module):
         "All tokens of the last layer. Raises ValueError when the images have another size."
         if pixels.shape[-1] != self.image_size:
             raise ValueError(f'images of {pixels.shape[-1]} px, but this encoder was built for {self.image_size}: resize them')
+        if self.statistics:
+            mean, std, theirs, usual = (pixels.new_tensor(x)[:, None, None] for x in (CLIP_MEAN, CLIP_STD, *self.statistics))
+            pixels = (pixels * std + mean - theirs) / usual
         return self.model(pixel_values=pixels.to(self.model.dtype)).last_hidden_state.float()
 
 

@@ -97,7 +97,7 @@ def parse_override(
         return label, knob, raw
 
 # %% ../nbs/api/graph.ipynb #42f51473
-_KEYS = {"notebook", "scope", "foreach", "params", "inputs", "needs", "reads", "outs"}
+_KEYS = {"notebook", "scope", "foreach", "params", "inputs", "at", "needs", "reads", "outs"}
 
 
 @dataclass
@@ -185,7 +185,7 @@ def expand(
                 for key in [key for key, value in params.items() if isinstance(value, str) and "{run}" in value]:
                     found[name].params[key] = params[key].replace("{run}", f"{outputs}/{run}")
                     found[name].places.append(key)
-                wanted[name] = pick(entry.get("inputs")), listed("needs")
+                wanted[name] = pick(entry.get("inputs")) | pick((entry.get("at") or {}).get(scale)), listed("needs")
                 fixed[name] = {*found[name].places, *loops, *wanted[name][0]}
     faults = _override(found, fixed, overrides) + _connect(found, wanted)
     if faults:
@@ -307,6 +307,7 @@ def check(
                 here[name] = f"{instance.notebook} has no such parameter{_near(name, known)}"
             elif fault := "" if name in instance.inputs else type_fault(value, known[name][1]):
                 here[name] = fault
+        instance.reads = [p for p in instance.reads if not set(re.findall(r"\{(\w+)\}", p)) & set(instance.inputs)]  # those are compared by content
         for name, fault in _absent(instance.reads, values, defaults, root):
             here.setdefault(name, fault)
         instance.reads = [place for place in (_filled(pattern, values) for pattern in instance.reads) if place]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
+from .io import project_root
+
 # %% ../nbs/api/lm.ipynb #966d2515
 SPECIALS = ('<s>', '<pad>', '</s>', '<unk>', '[CLS]', '[SEP]', '[DEC]')
 
@@ -92,12 +94,18 @@ def small_opt(
     return OPTForCausalLM(cfg)
 
 # %% ../nbs/api/lm.ipynb #af63a720
+def _place(name: str | Path) -> str:
+    "A folder relative to the project root, else the name as it is."
+    local = project_root() / name
+    return str(local if local.is_dir() else name)
+
+
 def lm_folder(
     name: str | Path,  # local folder or hub id
 ) -> Path:  # where its files lie
     "The folder of a language model. Raises FileNotFoundError when it is neither a folder nor in the local hub cache."
     from transformers.utils import cached_file
-    try: found = cached_file(str(name), 'config.json')
+    try: found = cached_file(_place(name), 'config.json')
     except OSError: found = None
     if found is None: raise FileNotFoundError(f'no language model {name}: neither a model folder nor in the local hub cache; fetch it first')
     return Path(found).parent
@@ -111,8 +119,8 @@ def load_lm(
     "A frozen causal language model and its tokenizer. Raises FileNotFoundError when a folder is named that is not there."
     if str(name).startswith(('.', '/')) and not Path(name).is_dir():
         raise FileNotFoundError(f'no language model at {name}: build it with `make drawn-blip2`, or name a hub model such as facebook/opt-2.7b')
-    tok = AutoTokenizer.from_pretrained(str(name))
-    model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype)
+    tok = AutoTokenizer.from_pretrained(_place(name))
+    model = AutoModelForCausalLM.from_pretrained(_place(name), dtype=dtype)
     model.requires_grad_(False)
     if not dropout:
         m: Any

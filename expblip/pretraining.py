@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'generic_faces', 'draw_pool', 'EncoderPretraining', 'EncoderBatches', 'LMPretraining', 'document_rows',
-           'LMBatches', 'continue_notes', 'SoftNotes', 'SoftBatches', 'encode_views', 'FrozenStep2']
+           'LMBatches', 'continue_notes', 'SoftNotes', 'SoftBatches', 'encode_views', 'views_agree', 'FrozenStep2']
 
 # %% ../nbs/api/pretraining.ipynb #f4074f23
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .config import ConfigError
 from .documents import NOTES, Noted
 from .drawing import draw_many
 from .encoders import DrawnEncoder, HubEncoder
 from .faces import DRAWN_AUS, Face, express, legalise, sample_identity, sample_scene
 from .geometry import landmarks
 from .images import evaluation_view, normalise
+from .io import read_json
 from .lm import lm_rows, newline_id, pad_rows
 from .step2 import ExpressionCaptioner, lm_hidden
 from .speed import arrive, pinned
@@ -257,12 +260,14 @@ def encode_views(
     batch: int = 128,  # pictures at a time
     device: str = 'cpu',  # where the encoder is
     progress=None,  # called with the number of pictures done
+    strength: int = 0,  # of RandAugment in the augmented views; 0: none
+    out: np.ndarray | None = None,  # float16 [views, N, P, W] to fill, such as a file mapped into memory; None: a new one
 ) -> np.ndarray:  # float16 [views, N, P, W]
     "Encoder tokens of every picture."
     from expblip.images import training_view
     encoder.eval()
     read = store if callable(store) else lambda rows: torch.from_numpy(np.ascontiguousarray(store[rows]))
-    out = np.empty((views, n, encoder.tokens, encoder.width), 'float16')
+    if out is None: out = np.empty((views, n, encoder.tokens, encoder.width), 'float16')
     g = torch.Generator().manual_seed(seed)
     where, before = torch.device(device), None
     def keep(v: int, rows: np.ndarray, tokens: Tensor) -> None: out[v, rows[0]:rows[-1] + 1] = tokens.cpu().numpy()
@@ -270,7 +275,7 @@ def encode_views(
     for rows, made in ahead(lambda rows: pinned(dict(raw=read(rows)), where), chunks):
         raw = arrive(made, where)['raw']
         for v in range(views):
-            x = training_view(raw, encoder.image_size, g) if v else evaluation_view(raw, encoder.image_size)
+            x = training_view(raw, encoder.image_size, g, strength=strength) if v else evaluation_view(raw, encoder.image_size)
             now = v, rows, encoder(x).half()
             if before: keep(*before)  # a GPU works on the next ones while these are fetched
             before = now
@@ -279,6 +284,18 @@ def encode_views(
     return out
 
 # %% ../nbs/api/pretraining.ipynb #d2c1abea
+def views_agree(
+    folder: str | Path,  # of stage features
+    randaugment: bool,  # what step 1 was told about its views
+) -> None:
+    "Raises ConfigError when the views of step 1 were made in another way than its recipe says."
+    made = read_json(file) if (file := Path(folder) / 'views.json').is_file() else {}
+    if bool(made.get('randaugment')) != randaugment:
+        raise ConfigError(f'{folder}: its views were made {"with" if made.get("randaugment") else "without"} RandAugment, and step1.randaugment is '
+                          f'{randaugment}: run features with randaugment={str(randaugment).lower()} and views of at least 2, or change step 1')
+    if randaugment and made['views'] < 2: raise ConfigError(f'{folder}: RandAugment was asked for, but the only view is the plain one: raise views')
+
+
 class FrozenStep2(nn.Module):
     "Step 2 with the image encoder left out: query pass, projection and frozen language model on cached tokens."
     def __init__(self,

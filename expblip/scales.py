@@ -42,6 +42,20 @@ SCALES: dict[str, tuple] = {
     "blip2.steps2":         (3,      300,    10000,  20000),
     "blip2.hard_ramp":      (4.0,    4.0,    None,   None),
     "blip2.batch":          (8,      48,     128,    128),
+    "mae.size":             (32,     112,    224,    224),
+    "mae.patch":            (8,      16,     16,     16),
+    "mae.width":            (32,     192,    768,    768),
+    "mae.layers":           (2,      6,      12,     12),
+    "mae.heads":            (2,      3,      12,     12),
+    "mae.decoder_width":    (32,     96,     512,    512),
+    "mae.decoder_layers":   (1,      2,      8,      8),
+    "mae.decoder_heads":    (2,      3,      16,     16),
+    "mae.batch":            (16,     64,     512,    1024),
+    "mae.steps":            (4,      2000,   None,   None),
+    "start.encoder":        ("data/drawn-blip2", "data/drawn-blip2", "mae_vit_b", "eva_vit_g"),
+    "start.lm":             ("data/drawn-blip2/lm", "data/drawn-blip2/lm", "facebook/opt-2.7b", "facebook/opt-6.7b"),
+    "start.text":           ("data/drawn-blip2/lm", "data/drawn-blip2/lm", "bert-base-uncased", "bert-base-uncased"),
+    "start.weights":        ("data/drawn-blip2", "data/drawn-blip2", None, None),  # files that a user has
     "features.views":       (2,      2,      2,      1),  # views of each picture encoded once for step 1
     "step1.recipe":         (None,   None,   "paper", "paper"),
     "step1.steps.au":       (None,   150,    None,   None),
@@ -69,7 +83,7 @@ SCALES: dict[str, tuple] = {
     "caption.batch":        (16,     128,    16,     8),
     "caption.limit":        (8,      100,    0,      0),  # images a data set for the second and third decoding; 0 = all
     "caption.max_new":      (24,     80,     200,    200),
-    "caption.probe_limit":  (0,      2000,   0,      0),  # training images a data set whose features the probes get; 0 = all
+    "caption.probe_limit":  (0,      2000,   4000,   4000),  # training images a data set whose features the probes get; 0 = all
     "detector.steps.emotion": (None, 250,    None,   None),  # as many pictures as the captioner of the same labels sees in step 2
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
@@ -94,7 +108,11 @@ class Recipe:
     decay_all: bool  # weight decay on biases, norms and query tokens too (one parameter group)
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    layer_decay: float = 1.0  # per ViT layer; LAVIS's schedulers ignore it
+    layer_decay: float | tuple[float, float] = 1.0  # per ViT layer; LAVIS's schedulers ignore it
+    schedule: str = "smooth"  # lavis: warm-up inside the first epoch, cosine once an epoch
+    negatives: str = "masked"  # how ITM draws wrong pairs; lavis102: softmax plus 1e-4, own pair set to zero
+    identical_negatives: bool = False  # identical captions are negatives of each other
+    lm_dropout: bool = False  # the frozen language model's dropout is alive in training
 
     def of(
         self,
@@ -102,7 +120,8 @@ class Recipe:
     ) -> dict[str, Any]:  # field -> the value for that step
         "The numbers of one step."
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
-        return {name: value[step - 1] if isinstance(value, tuple) and name != "betas" else value for name, value in values.items()}
+        own = {name: value[step - 1] if isinstance(value, tuple) and name != "betas" else value for name, value in values.items()}
+        return own | {"beta1": self.betas[0], "beta2": self.betas[1]}
 
 
 RECIPES = {
@@ -113,11 +132,12 @@ RECIPES = {
     "supplement": Recipe(
         "supplement table 12 (step 2); step 1 from the released code; layer decay 0.95 holds for ViT-g with OPT-6.7B",
         lr=(1e-4, 1e-5), lr_min=(1e-5, 0.0), lr_warmup=(1e-6, 1e-8), warmup=(5000, 1000), batch=(112, 32), epochs=(10, 20),
-        max_tokens=(200, 200), randaugment=False, decay_all=False, layer_decay=0.95),
+        max_tokens=(200, 200), randaugment=False, decay_all=False, layer_decay=(1.0, 0.95)),
     "released_code": Recipe(
         "yaml of the released repository, 4 GPUs",
         lr=(1e-4, 1e-5), lr_min=(1e-5, 0.0), lr_warmup=(1e-6, 1e-8), warmup=(5000, 1000), batch=(112, 16), epochs=(10, 20),
-        max_tokens=(32, 32), randaugment=True, decay_all=True),
+        max_tokens=(32, 32), randaugment=True, decay_all=True,
+        schedule="lavis", negatives="lavis102", identical_negatives=True, lm_dropout=True),
 }
 
 # %% ../nbs/api/scales.ipynb #61add8ad

@@ -32,7 +32,7 @@ class Weights:
     "What one file or folder holds, under our names."
     state: dict[str, Tensor]  # our name -> tensor, as stored
     path: str  # where it was read
-    layout: str  # expblip, LAVIS, EVA, MAE or Hugging Face
+    layout: str  # expblip, LAVIS, EVA, MAE, BERT or Hugging Face
     names: dict[str, str] = field(default_factory=dict)  # our name -> name in the file
     left: dict[str, str] = field(default_factory=dict)  # name in the file -> why it was left out
 
@@ -84,8 +84,9 @@ def _folder(path: str) -> dict[str, Tensor]:
 def _layout(path: str | Path, keys: Iterable[str]) -> str:
     "Whose names these are."
     keys = list(keys)
-    signs = dict(LAVIS=('Qformer.', 'visual_encoder.', 'opt_proj.', 'opt_model.'), EVA=(r'blocks.0.attn.q_bias',), MAE=('blocks.0.attn.qkv.bias',),
-                 expblip=('qformer.layers.', 'qformer.query_tokens', 'encoder.'))
+    signs = dict(
+        BERT=('bert.embeddings.', 'encoder.layer.0.attention.self.'), LAVIS=('Qformer.', 'visual_encoder.', 'opt_proj.', 'opt_model.'),
+        EVA=(r'blocks.0.attn.q_bias',), MAE=('blocks.0.attn.qkv.bias',), expblip=('qformer.layers.', 'qformer.query_tokens', 'encoder.'))
     signs['Hugging Face'] = ('vision_model.', 'qformer.encoder.', 'language_projection.', 'language_model.')
     for layout, starts in signs.items():
         if any(key.startswith(starts) for key in keys): return layout
@@ -105,6 +106,7 @@ def read_weights(
     if layout == 'expblip': return Weights(raw, said, layout, {k: k for k in raw})
     try:
         if layout == 'EVA': return _eva(raw, said)
+        if layout == 'BERT': return _bert(raw, said)
         if layout == 'MAE': return Weights(*_swap(from_mae(raw), said, layout))
         found = Weights(*_swap(to_ours(raw, LAYOUTS.index(layout)), said, layout))
     except MappingError as error: raise ExchangeError(f'{path}: {error}') from None
@@ -115,6 +117,22 @@ def read_weights(
 
 
 EXTRA = 'expblip.safetensors'  # beside a Hugging Face model: what Hugging Face has no place for
+
+
+def _bert(raw: dict[str, Tensor], path: str) -> Weights:
+    "BERT's own names: LAVIS's without `Qformer.`; the queries' feed-forward networks begin as copies of the words'."
+    full = {key if key.startswith(('bert.', 'cls.')) else f'bert.{key}': key for key in raw}
+    idle = re.compile(r'.*(token_type_embeddings|\.pooler\.|seq_relationship|position_ids).*')
+    left = {key: 'the Q-Former has no such part' for name, key in full.items() if idle.fullmatch(name)}
+    own = {'Qformer.' + re.sub('gamma$', 'weight', re.sub('beta$', 'bias', name)): key for name, key in full.items() if key not in left}
+    state, names, more = to_ours({name: raw[key] for name, key in own.items()}, LAVIS)
+    for key in [k for k in state if '.ffn_text.' in k]:
+        twin = key.replace('.ffn_text.', '.ffn_query.')
+        state[twin], names[twin] = state[key].clone(), names[key]
+    return Weights(state, path, 'BERT', {k: own[v] for k, v in names.items()}, left | {own.get(k, k): v for k, v in more.items()})
+
+
+_NOT_BERT = re.compile(r'qformer\.query_tokens|qformer\.layers\.\d+\.cross\..*')
 
 
 def _swap(found: tuple[dict, dict, dict], path: str, layout: str) -> tuple: return found[0], path, layout, found[1], found[2]
@@ -188,6 +206,9 @@ def load_weights(
     mine, theirs, tied = _parts(own), _parts(file.state), _tied_names(models)
     for part in [p for p in mine if p in theirs and p in parts]:
         missing, extra = sorted(mine[part] - theirs[part] - tied), sorted(theirs[part] - mine[part])
+        if file.layout == 'BERT' and part == 'queries':
+            fresh, missing = [k for k in missing if _NOT_BERT.fullmatch(k)], [k for k in missing if not _NOT_BERT.fullmatch(k)]
+            notes.append(f'query tokens and cross-attention, {len(fresh)} tensors, stay as they were built: BERT has none')
         if missing or extra:
             told = [f'{what} {len(keys)} tensors, such as {_both(keys[0], file)}' for what, keys in
                     (('it lacks', missing), ('this model lacks', extra)) if keys]
@@ -228,7 +249,7 @@ def _both(key: str, file: Weights) -> str:
     "A tensor under our name and the file's."
     if key in file.names: name = file.names[key]
     else:
-        try: name = rename(key, OURS, {'EVA': LAVIS}.get(file.layout, LAYOUTS.index(file.layout)))
+        try: name = rename(key, OURS, LAVIS if file.layout in ('EVA', 'BERT') else LAYOUTS.index(file.layout))
         except (MappingError, ValueError): name = ''
     return f'{key} ({file.layout}: {name})' if name and name != key else key
 
@@ -240,6 +261,10 @@ def _fit(key: str, file: Weights, want: Tensor, notes: list[str]) -> Tensor:
     if 'position_embedding' in key and value.dim() == 3 and value.size(-1) == want.size(-1):
         notes.append(f'{key}: stretched from {value.size(1)} to {want.size(1)} tokens (pictures of another size)')
         return stretch(value, want.size(1))
+    if file.layout == 'BERT' and key in ('qformer.words.weight', 'qformer.head_bias') and len(value) + 1 == len(want):
+        import torch
+        notes.append(f'{key}: the row of [DEC] stays as it was built')
+        return torch.cat([value, want[-1:].detach().to(value.dtype)])
     raise ExchangeError(f'{file.path}: {file.names.get(key, key)} has shape {tuple(value.shape)}, this model needs {tuple(want.shape)} '
                         f'(rule: {_both(key, file)}): the file belongs to a model of another size')
 

@@ -83,7 +83,7 @@ def near(ours: torch.Tensor, theirs: torch.Tensor, bound: float) -> None:
 def step1_losses(model, enc, monkeypatch) -> dict:
     "Our losses on LAVIS's batch with LAVIS's drawn negatives."
     drawn = iter((FACTS['step1']['wrong_image'], FACTS['step1']['wrong_text']))
-    def lavis_drew(sim, own, draw=None): return torch.tensor(next(drawn)), torch.ones(len(sim), dtype=torch.bool)
+    def lavis_drew(sim, own, draw=None, rule="masked"): return torch.tensor(next(drawn)), torch.ones(len(sim), dtype=torch.bool)
     monkeypatch.setattr(expblip.step1, 'hard_negatives', lavis_drew)
     with torch.no_grad(): tokens = enc(TENSORS['image'])
     group = torch.tensor([FACTS['texts'].index(t) for t in FACTS['texts']])

@@ -187,7 +187,7 @@ def test_negatives_harden_with_the_batches_of_training_only(monkeypatch):
     model = Step1(QFormer(QFormerConfig(vocab=40, encoder_width=8, hidden=16, layers=1, heads=2, ffn=16, queries=2)), 3, hard_after=4)
     batch = dict(image=torch.randn(4, 5, 8), ids=torch.randint(4, 40, (4, 6)), mask=torch.ones(4, 6, dtype=torch.long), group=torch.arange(4))
     spread, usual = [], module.hard_negatives
-    def spy(sim, own, draw=None):
+    def spy(sim, own, draw=None, rule="masked"):
         spread.append(sim.std().item())
         return usual(sim, own, draw)
     monkeypatch.setattr(module, "hard_negatives", spy)

@@ -128,16 +128,16 @@ def step1(tensors: dict, facts: dict, image: torch.Tensor) -> dict:
         out = multinomial(*a, **k); drawn.append(out.item()); return out
     torch.multinomial = recorded
     torch.manual_seed(SEED)
-    said = model(dict(image=image, text_input=TEXTS))
+    losses = model(dict(image=image, text_input=TEXTS))
     torch.multinomial = multinomial
     parts = ('query_tokens', 'temp', 'ln_vision.weight', 'itm_head.weight', 'vision_proj.weight', 'text_proj.weight',
              'Qformer.bert.embeddings.word_embeddings.weight', 'Qformer.bert.encoder.layer.0.crossattention.self.key.weight',
              'Qformer.cls.predictions.transform.dense.weight')
     own = dict(model.named_parameters())
     for loss in ('loss_itc', 'loss_itm', 'loss_lm'):
-        for name, g in zip(parts, torch.autograd.grad(getattr(said, loss), [own[p] for p in parts], retain_graph=True, allow_unused=True)):
+        for name, g in zip(parts, torch.autograd.grad(getattr(losses, loss), [own[p] for p in parts], retain_graph=True, allow_unused=True)):
             if g is not None: tensors[f'grad {loss} {name}'] = g
-    said.loss.backward()
+    losses.loss.backward()
     tensors |= {f'grad step1 {k}': v for k, v in grads(model).items()}
     model.eval()
     with torch.no_grad():
@@ -145,8 +145,17 @@ def step1(tensors: dict, facts: dict, image: torch.Tensor) -> dict:
         tensors |= dict(step1_vit=model.visual_encoder(image), step1_ln=embeds, step1_queries=queries, step1_text=model.forward_text(text),
                         step1_itm=model.compute_itm(embeds, text.input_ids, text.attention_mask))
     tensors |= dict(image=image, text_ids=text.input_ids, text_mask=text.attention_mask)
+    said, generate = [], model.Qformer.generate
+    def written(*a, **k):
+        out = generate(*a, **k); said.append(out[:, 1:].tolist()); return out
+    model.Qformer.generate = written
+    places, words = (getattr(model.Qformer.bert.embeddings, f'{x}_embeddings').weight.data for x in ('position', 'word'))
+    places *= 64; words /= 8  # positions that matter: varied words (powers of two are exactly undone)
+    for beams in (1, 3): model.generate(dict(image=image), num_beams=beams, max_length=10, min_length=4)
+    places /= 64; words *= 8
     n = len(TEXTS)
-    facts['step1'] = dict(itc=said.loss_itc.item(), itm=said.loss_itm.item(), itg=said.loss_lm.item(), loss=said.loss.item(),
+    facts['step1'] = dict(itc=losses.loss_itc.item(), itm=losses.loss_itm.item(), itg=losses.loss_lm.item(), loss=losses.loss.item(),
+                          greedy=said[0], beam=said[1], sep=model.tokenizer.sep_token_id, pad=model.tokenizer.pad_token_id,
                           wrong_image=drawn[:n], wrong_text=drawn[n:], dec=model.tokenizer.bos_token_id, vocab=len(model.tokenizer))
     return model.state_dict()
 
