@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from .io import atomic_write
 from .lm import pad_rows
+from .memory import Memory, arrange, make_optimizer
 from .progress import Progress
 from .resume import Checkpoints, digest, run_key
+from .shards import asked_for, average_scalars, clip_norm, shard
 
 # %% ../nbs/api/training.ipynb #6c72be39
 def batch_order(
@@ -133,6 +135,7 @@ class Plan:
     encoder_share: float = 1.  # learning rate of the image encoder, as a share of lr
     encoder_warmup: int = 0  # its own warm-up: asleep for the first half of these steps, see awake
     precision: str = 'fp32'  # fp32 or bf16 (matrix products and convolutions; weights, optimizer and losses stay fp32)
+    memory: Memory = Memory()  # switches for small cards
 
 
 def fit(
@@ -155,14 +158,23 @@ def fit(
     from accelerate.utils import broadcast_object_list, set_seed
     set_seed(plan.seed)
     AcceleratorState._reset_state()  # one process may train in fp32, then in bf16
-    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
+    with asked_for(plan.memory.shard) as cut:
+        acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
     ranks, rank, first = acc.num_processes, acc.process_index, acc.is_main_process
     micro = plan.batch // (ranks * plan.accumulate)
     if plan.batch % (ranks * plan.accumulate):
         raise ValueError(f'a batch of {plan.batch} cannot be split evenly over {ranks} processes and {plan.accumulate} passes: change batch')
-    key = run_key(model, make_batch, lengths, plan=asdict(plan), checks=checks if check else 0) if resume and first else {}
-    adamw = torch.optim.AdamW(decay_groups(named, plan.weight_decay), plan.lr)
-    net, opt = acc.prepare(model, adamw)
+    decides = asdict(plan) | dict(memory=plan.memory.optimizer)  # the other switches save memory and change no number
+    key = run_key(model, make_batch, lengths, plan=decides, checks=checks if check else 0) if resume and first else {}
+    undo = arrange(model, plan.memory, acc.device)
+    if cut:
+        shard(model, acc.device)
+        own = dict(model.named_parameters())
+        named = [(n, own[n]) for n, _ in named]
+    placed = not cut and 'lm' not in plan.memory.offload  # accelerate moves the model, and wraps it for DDP
+    net: Any = model if cut else acc.prepare_model(model, device_placement=placed)
+    adamw = make_optimizer(decay_groups(named, plan.weight_decay), plan.lr, plan.memory, acc.device)
+    opt: Any = acc.prepare_optimizer(adamw)
     saved, done, text, spent = Checkpoints(resume, key, label) if resume else None, 0, '', (0., 0., 0.)
     if saved:
         done = broadcast_object_list([saved.newest() if first else 0])[0]
@@ -207,33 +219,38 @@ def fit(
                     tokens = out.pop('tokens', 1.)
                     if not k: base = tokens
                     weight = tokens / base if plan.accumulate > 1 else 1.  # a pass with more tokens counts for more
-                    with acc.no_sync(net) if k < plan.accumulate - 1 else nullcontext(): acc.backward(out['loss'] * weight)
+                    with acc.no_sync(net) if k < plan.accumulate - 1 and not cut else nullcontext(): acc.backward(out['loss'] * weight)
                     means = {n: means.get(n, 0) + v.detach() * weight for n, v in out.items()}
                     total = total + weight
                 if ranks > 1:
                     for p in asleep: p.grad = None
+                if cut: average_scalars([p for _, p in named])
                 if plan.accumulate > 1:
                     for grad in [p.grad for _, p in named if p.grad is not None]: grad.div_(total)
-                if plan.clip: acc.clip_grad_norm_([p for _, p in named], plan.clip)
+                if plan.clip: (clip_norm if cut else acc.clip_grad_norm_)([p for _, p in named], plan.clip)
                 opt.step(); opt.zero_grad()
-                if step % plan.every == plan.every - 1 or step == plan.steps - 1 or step + 1 in marks:
+                speaks = step % plan.every == plan.every - 1 or step == plan.steps - 1 or step + 1 in marks
+                if speaks:
                     values = acc.reduce(torch.stack([v.float() / total for v in means.values()]), 'mean').tolist()
                     line = dict(step=step + 1, lr=opt.param_groups[0]['lr'], **{k: round(v, 5) for k, v in zip(means, values)})
-                    if check and first and step + 1 in marks: line |= check(step + 1); model.train()
+                    if check and (first or cut) and step + 1 in marks: line |= check(step + 1); model.train()
                     lines.append(line)
                     text += json.dumps(line) + '\n'
                     if file: file.write(json.dumps(line) + '\n'); file.flush()
                     if bar: bar.step(step + 1, loss=line['loss'])
                 elif bar: bar.step(step + 1)
-                if saved and first and (step == plan.steps - 1 or time.monotonic() - last >= pause):
+                due = step == plan.steps - 1 or time.monotonic() - last >= pause
+                if cut and saved: due = speaks and broadcast_object_list([due])[0]  # all hand over their shards, or none
+                if saved and (first or cut) and due:
                     t = time.monotonic()
-                    saved.save(step + 1, model, named, adamw, text, (wait, t - begin, time.process_time() - cpu))
+                    saved.save(step + 1, model, named, adamw, text, (wait, t - begin, time.process_time() - cpu), first)
                     last = time.monotonic()
                     pause = max(save_every, 20 * (last - t)) if save_every else 0.  # saving takes a twentieth of the time at most
     finally:
         batches.close()
         if file: file.close()
         acc.unwrap_model(net, keep_fp32_wrapper=False)  # the model forgets the precision it was trained in
+        undo()
     torch.manual_seed(_seed(plan.seed, plan.steps, 0, rank))  # what is drawn after the training does not depend on where it was stopped
     seconds = time.monotonic() - begin
     return dict(log=lines, train_seconds=seconds, train_cpu_seconds=time.process_time() - cpu, data_wait=wait / max(seconds, 1e-9),
