@@ -162,6 +162,7 @@ class Start:
         folder: str | Path = DRAWN_BLIP2,  # a checkpoint folder with an lm/ folder inside, relative to the project root
         parts: str = 'blip2',  # 'blip2': everything; 'encoder': image encoder only; 'nothing': random weights
         dtype: torch.dtype = torch.float32,  # of the language model
+        options: dict[str, Any] | None = None,  # memory.lm_options: a language model in fewer bits
     ):
         if parts not in STARTS: raise CheckpointError(f'unknown start {parts!r}: use one of {", ".join(STARTS)}')
         folder = Path(folder) if Path(folder).is_absolute() else project_root() / folder
@@ -178,7 +179,7 @@ class Start:
         inside = [p.relative_to(folder) for p in sorted(lm.rglob('*')) if p.is_file()]
         if more := [str(p) for p in inside if p.as_posix() not in listed and not any(x.startswith('.') or x == '__pycache__' for x in p.parts)]:
             raise CheckpointError(f'{folder}: config.json does not list {", ".join(more)}, which would be loaded unchecked: move it out of lm/')
-        self.lm, self.tok = load_lm(other or lm, dtype)
+        self.lm, self.tok = load_lm(other or lm, dtype, options=options)
         self.text_tok: Any = AutoTokenizer.from_pretrained(str(folder / 'text')) if (folder / 'text').is_dir() else self.tok  # of the Q-Former
 
     @property

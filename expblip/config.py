@@ -8,64 +8,16 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from .knobs import ConfigError, Knob
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
 __all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
-           'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
-           'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
-
-# %% ../nbs/api/config.ipynb #958eb3d5
-class ConfigError(ValueError):
-    "A stage, scale or parameter that does not exist, or a value it may not take; the message lists what is allowed."
-
-
-@dataclass(frozen=True)
-class Knob:
-    "One parameter of a stage: its type, what it may be, and what it means."
-
-    kind: type  # int, float, bool or str
-    help: str  # what it does, in a line
-    default: Any = None  # used when neither given nor in recipe nor scale; None: not set
-    low: float = -math.inf  # smallest value allowed
-    high: float = math.inf  # largest value allowed
-    choices: tuple[str, ...] = ()  # for a text: the words allowed (empty: any text)
-    many: bool = False  # a text may hold several of the choices, joined by +
-
-    @property
-    def allowed(self) -> str:
-        "What may be given, in words."
-        if self.choices:
-            return " or ".join(filter(None, ["one of " + ", ".join(self.choices), "several joined by +" if self.many else ""]))
-        bounds = [f"from {self.low:.10g}"] * (self.low > -math.inf) + [f"to {self.high:.10g}"] * (self.high < math.inf)
-        return " ".join([{int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind], *bounds])
-
-    def check(
-        self,
-        value: Any,  # what was given
-    ) -> Any:  # the value in the knob's type
-        "The value, or ValueError with what is allowed."
-        good = isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool))
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value, good = float(value), True
-        words = value.split("+") if good and self.many else [value]
-        if not good or (self.choices and not set(words) <= set(self.choices)) or (self.kind in (int, float) and not self.low <= value <= self.high):
-            raise ValueError(f"must be {self.allowed}")
-        return value
-
-    def parse(
-        self,
-        text: str,  # what stands on a command line
-    ) -> Any:  # the value in the knob's type
-        "The value of a text, or ValueError with what is allowed."
-        try:
-            value: Any = {"true": True, "false": False}[text.lower()] if self.kind is bool else self.kind(text)
-        except (ValueError, KeyError):
-            raise ValueError(f"must be {self.allowed}") from None
-        return self.check(value)
+           'MEMORY', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'stage_knobs', 'check_params', 'resolve_device',
+           'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #257028ac
 MODELS = ("au", "emot", "mix", "cat", "exp")
@@ -111,6 +63,16 @@ TRAIN = {
     "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
     "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
     "precision": PRECISION,
+}
+MEMORY = {
+    "shard": Knob(str, "fsdp: each process keeps a shard of every weight, gradient and moment; none: a copy of everything (DDP)", "none",
+                  choices=("none", "fsdp")),
+    "recompute": Knob(str, "gradient checkpointing: parts that compute again on the way back instead of remembering", "none",
+                      choices=("none", "encoder", "qformer", "lm"), many=True),
+    "optimizer": Knob(str, "auto: AdamW, fused on CUDA; 8bit: its moments in 8 bits (bitsandbytes)", "auto",
+                      choices=("auto", "plain", "fused", "8bit")),
+    "offload": Knob(str, "what lives on the CPU: the optimizer's moments, the layers of the frozen language model", "none",
+                    choices=("none", "optimizer", "lm"), many=True),
 }
 WRITER = {
     "writer": Knob(str, "who writes; llm: a chat model, as in the paper", "grammar", choices=("grammar", "rule", "llm")),
@@ -178,13 +140,19 @@ STAGES: dict[str, dict[str, Knob]] = {
         "hard_ramp": RAMP, "precision": PRECISION},
     "step1": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
-        "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
+        "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN, **MEMORY,
+        "recompute": replace(MEMORY["recompute"], choices=("none", "qformer")),
+        "offload": replace(MEMORY["offload"], choices=("none", "optimizer")),
+        "pieces": _count("rows the Q-Former works on at a time, computed again on the way back: saves memory as passes do, and ITC keeps the pool "
+                         "of the whole batch; 0: all at once", 0),
         "accumulate": _count("split a batch into this many passes to save memory; ITC's pool of negatives shrinks to batch/accumulate", 1, low=1),
         "identical_negatives": Knob(bool, "count an identical caption of another image as a negative, as the released code does", False),
         "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True), "hard_ramp": RAMP},
     "step2": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS, "init": START, "start": PARTS,
-        "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,
+        "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN, **MEMORY,
+        "lm_weights": Knob(str, "of the frozen language model: fp32, bf16, 8 bits (int8) or 4 (nf4) by bitsandbytes", "fp32",
+                           choices=("fp32", "bf16", "int8", "nf4")),
         "encoder_share": Knob(float, "learning rate of the image encoder as a share of lr", 1.0, low=0, high=1),
         "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
         "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True)},
@@ -270,6 +238,14 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         pieces = [n for n in range(1, values["batch"] + 1) if values["batch"] % n == 0]
         said = " times ".join(f"{name} {value}" for name, value in parts.items())
         faults.append(f"{said} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
+    away = [f"{name} {values[name]}" for name, fine in (("optimizer", "auto plain fused"), ("offload", "none"), ("lm_weights", "fp32 bf16"))
+            if values.get(name, fine) not in fine]
+    if values.get("shard") == "fsdp" and away:
+        faults.append(f"shard fsdp does not go with {' and '.join(away)}; leave that out, or take shard none")
+    if values.get("shard") == "fsdp" and values["processes"] == 1:
+        faults.append("shard fsdp with processes 1 has nobody to share with; raise processes, or take shard none")
+    if values.get("optimizer") == "8bit" and "optimizer" in values["offload"].split("+"):
+        faults.append("optimizer 8bit stays where its weights are; leave out offload optimizer")
     if values.get("writer") == "llm":
         url = values["base_url"]
         if not values["llm_model"]:

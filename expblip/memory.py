@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.adamw import adamw
 from torch.utils.checkpoint import checkpoint
 
 from .shards import layers
@@ -178,7 +179,7 @@ class OffloadedAdamW(torch.optim.AdamW):
             for p in [p for p in group['params'] if p.grad is not None]:
                 state, here, grad = self.state[p], p.detach().cpu(), p.grad.cpu()
                 if not state: state.update(step=torch.tensor(0.), exp_avg=torch.zeros_like(here), exp_avg_sq=torch.zeros_like(here))
-                torch.optim.adamw.adamw(
+                adamw(
                     [here], [grad], [state['exp_avg']], [state['exp_avg_sq']], [], [state['step']], amsgrad=False, beta1=group['betas'][0],
                     beta2=group['betas'][1], lr=group['lr'], weight_decay=group['weight_decay'], eps=group['eps'], maximize=False)
                 p.copy_(here)

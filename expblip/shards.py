@@ -30,13 +30,15 @@ def shard(
     model: nn.Module,  # whole; every process holds the same weights
     device: torch.device,  # where this process computes
 ) -> None:
-    "Cut a model into one shard a process, in place (torch's `fully_shard`). Raises ValueError with one process, or when the model is cut already."
+    "Cut a model into one shard a process (torch's `fully_shard`). Raises ValueError with one process, for a model in shards, or in 8 or 4 bits."
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     if not (dist.is_initialized() and dist.get_world_size() > 1):
         raise ValueError('shard fsdp needs several processes: raise `processes`, or take shard none')
     if any(isinstance(p, DTensor) for p in model.parameters()):
         raise ValueError('this model is cut into shards already: build it anew before another training')
+    if strange := [n for n, p in model.named_parameters() if not p.is_floating_point()]:
+        raise ValueError(f'{strange[0]} is quantised, and cannot be cut into shards: take lm_weights bf16, or shard none')
     for p in model.parameters(): p.data = p.data.contiguous()  # the small encoder's convolutions keep their channels last
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in layers(model): fully_shard(layer, mesh=mesh)

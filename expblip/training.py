@@ -161,6 +161,7 @@ def fit(
     with asked_for(plan.memory.shard) as cut:
         acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
     ranks, rank, first = acc.num_processes, acc.process_index, acc.is_main_process
+    cut = cut and ranks > 1  # a stage that goes on with what its processes trained does so alone
     micro = plan.batch // (ranks * plan.accumulate)
     if plan.batch % (ranks * plan.accumulate):
         raise ValueError(f'a batch of {plan.batch} cannot be split evenly over {ranks} processes and {plan.accumulate} passes: change batch')
