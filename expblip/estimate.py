@@ -194,19 +194,24 @@ def activations(
     if t.step == 1:
         passes = [(c.queries, t.text, 1), (0, t.text, 1), (c.queries, t.text, 3)]
         rows = sum(k * qformer_bytes(c, q, n, e.tokens, small) for q, n, k in passes)
-        if t.pieces: rows = qformer_bytes(c, c.queries, t.text, e.tokens, small) * t.pieces / t.batch + 5 * 4 * (c.queries + t.text) * c.hidden
-        elif 'qformer' in again: rows = 5 * c.layers * 4 * (c.queries + t.text) * c.hidden + qformer_bytes(c, c.queries, t.text, e.tokens, small)
+        one, extra = qformer_bytes(c, c.queries, t.text, e.tokens, small), 0.
+        if t.pieces: rows, extra = 5 * 4 * (c.queries + t.text) * c.hidden, one * t.pieces / t.batch
+        elif 'qformer' in again: rows, extra = 5 * (c.layers + 2) * 4 * (c.queries + t.text) * c.hidden, 3 * one / c.layers
         wrong = 3 * e.tokens * e.width * 4  # pictures of ITM's right and wrong pairs
-        return {'image tokens': t.batch * (image + wrong), 'Q-Former': t.batch * rows, 'scores of words': 4. * t.batch * (t.text - 1) * c.vocab}
+        return {'image tokens': t.batch * (image + wrong), 'Q-Former': t.batch * rows,
+                'scores of words': 4. * t.batch * (t.text - 1) * c.vocab, 'computed again': t.batch * extra}
     n = c.queries + t.text
-    eye = e.layers * block_bytes(e.tokens, e, small)
-    if 'encoder' in again: eye = e.layers * 4 * e.tokens * e.width + block_bytes(e.tokens, e, small)
+    eye = float(e.layers * block_bytes(e.tokens, e, small))
+    inner = [0.]
+    if 'encoder' in again: eye, inner = e.layers * 4. * e.tokens * e.width, [*inner, block_bytes(e.tokens, e, small) * t.train_encoder]
     mouth = m.lm.layers * block_bytes(n, m.lm, small, trained=False)
-    if 'lm' in again or 'lm' in t.offload: mouth = m.lm.layers * small * n * m.lm.width + block_bytes(n, m.lm, small, trained=False)
+    if 'lm' in again or 'lm' in t.offload: inner.append(mouth / m.lm.layers); mouth = (m.lm.layers + 1) * small * n * m.lm.width
     rows = qformer_bytes(c, c.queries, 0, e.tokens, small)
-    if 'qformer' in again: rows = c.layers * 4 * c.queries * c.hidden + rows / c.layers
-    return {'image encoder': t.batch * eye * t.train_encoder, 'image tokens': t.batch * image, 'Q-Former': t.batch * rows,
-            'language model': t.batch * mouth, 'scores of words': 4. * t.batch * t.text * m.lm.vocab}
+    if 'qformer' in again: inner.append(2 * rows / c.layers); rows = c.layers * 4. * c.queries * c.hidden
+    pixels = 4. * 3 * (e.tokens - 1) * e.patch**2
+    return {'image encoder': t.batch * (eye + pixels) * t.train_encoder, 'image tokens': t.batch * image, 'Q-Former': t.batch * rows,
+            'language model': t.batch * mouth, 'scores of words': 4. * t.batch * t.text * m.lm.vocab,
+            'computed again': t.batch * max(inner)}
 
 # %% ../nbs/api/estimate.ipynb #57981ceb
 def memory(
