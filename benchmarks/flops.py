@@ -2,6 +2,7 @@
 from typing import Any
 
 from expblip.encoders import HubEncoder
+from expblip.estimate import step1_flops
 from expblip.qformer import QFormerConfig
 
 Work = tuple[float, float]  # FLOP of linear layers (weights), FLOP of products of activations (attention)
@@ -31,13 +32,9 @@ def qformer(c: QFormerConfig, queries: int, text: int, image: int) -> Work:
     return linear + crossing * 2. * (2 * queries * h * h + 2 * image * c.encoder_width * h), attention + crossing * 4. * queries * image * h
 
 
-def step1(c: QFormerConfig, text: int, image: int, pool: int) -> float:
+def step1(c: QFormerConfig, text: int, image: int, pool: int, shared: bool = True) -> float:
     "An update of step 1, one sample with `text` real tokens, image features given, `pool` samples to be told apart; all of it is trained."
-    q, h = c.queries, c.hidden
-    both = qformer(c, q, text, image)
-    words = 2. * (text - 1) * h * (h + c.vocab)  # ITG: where there is a next word
-    heads = 2. * (q + 1) * h * c.projection + 3 * 2. * q * h * 2
-    return 3 * sum(add(both, both, both, both, qformer(c, 0, text, 0), (words + heads, 2 * 2. * pool * q * c.projection)))
+    return 3 * sum(step1_flops(c, text, image, pool, shared))
 
 
 def language(c: Any, tokens: int, labels: int) -> tuple[Work, float]:

@@ -41,7 +41,7 @@ from expblip.io import write_json
 from expblip.models import ENCODERS, LANGUAGE_MODELS, MODELS, ModelSize, build, known_shape
 from expblip.qformer import QFormerConfig
 from expblip.speed import arrive, blocks, compile_parts, padded, pinned, set_attention
-from expblip.step1 import Step1, itc_loss
+from expblip.step1 import Step1, hard_negatives, itc_loss
 from expblip.step2 import ExpressionCaptioner, trainable
 from expblip.training import ahead, decay_groups
 
@@ -74,10 +74,16 @@ def everywhere(logits: torch.Tensor, target: torch.Tensor, smoothing: float = 0.
 def plain_step1(m: Step1, image: torch.Tensor, ids, mask, group, draw) -> dict:
     "As Blip2Qformer.forward: query pass, text pass, three ITM passes as one, ITG pass with scores everywhere."
     image = m.ln_vision(image)
-    features = m.image_features(m.qformer('query', image)[0]), m.text_features(ids, mask)
+    texts = m.text_proj(m.qformer('text', ids=ids, text_mask=mask)[1][:, 0])
+    features = m.image_features(m.qformer('query', image)[0]), F.normalize(texts, dim=-1)
     same = group[:, None] == group[None]
     itc, i2t, t2i = itc_loss(*features, m.temp, same, m.detach, m.identical_negatives)
-    itm, _ = m.itm(image, ids, mask, i2t, t2i, same, draw)
+    wrong_image, ok = hard_negatives(t2i, same, draw[:, 0])
+    wrong_text, _ = hard_negatives(i2t, same, draw[:, 1])
+    three = torch.cat([image, image[wrong_image], image]), torch.cat([ids, ids, ids[wrong_text]]), torch.cat([mask, mask, mask[wrong_text]])
+    scores = m.itm_head(m.qformer('both', *three)[0]).mean(1)
+    keep, right = torch.cat([torch.ones_like(ok), ok, ok]), torch.arange(3 * len(ids), device=ids.device) < len(ids)
+    itm = F.cross_entropy(scores[keep].float(), right[keep].long())
     dec = ids.clone(); dec[:, 0] = m.dec_id
     itg = everywhere(m.qformer.logits(m.qformer('causal', image, dec, mask)[1]), ids.masked_fill(mask == 0, -100), .1)
     return dict(loss=itc + itm + itg)

@@ -163,6 +163,7 @@ class Start:
         parts: str = 'blip2',  # 'blip2': everything; 'encoder': image encoder only; 'nothing': random weights
         dtype: torch.dtype = torch.float32,  # of the language model
         lm_dropout: bool = False,  # keep its dropout alive in training, as LAVIS does
+        options: dict[str, Any] | None = None,  # memory.lm_options: a language model in fewer bits
     ):
         if parts not in STARTS: raise CheckpointError(f'unknown start {parts!r}: use one of {", ".join(STARTS)}')
         folder = Path(folder) if Path(folder).is_absolute() else project_root() / folder
@@ -180,7 +181,7 @@ class Start:
         if more := [str(p) for p in inside if p.as_posix() not in listed and not any(x.startswith('.') or x == '__pycache__' for x in p.parts)]:
             raise CheckpointError(f'{folder}: config.json does not list {", ".join(more)}, which would be loaded unchecked: move it out of lm/')
         self.lm_dropout = lm_dropout
-        self.lm, self.tok = load_lm(other or lm, dtype, lm_dropout)
+        self.lm, self.tok = load_lm(other or lm, dtype, lm_dropout, options)
         self.text_tok: Any = AutoTokenizer.from_pretrained(str(folder / 'text')) if (folder / 'text').is_dir() else self.tok  # of the Q-Former
 
     @property

@@ -12,206 +12,10 @@ from typing import Any
 
 from .knobs import ConfigError, Knob
 from .scales import RECIPES, SCALE_NAMES, SCALES
+from .stages import COMMON, HEADS, NO_DEVICE, STAGES
 
 # %% auto #0
-__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'STRENGTH',
-           'TRAIN', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'stage_knobs', 'check_params', 'resolve_device',
-           'resolve_precision', 'StageConfig', 'stage_config']
-
-# %% ../nbs/api/config.ipynb #257028ac
-MODELS = ("au", "emot", "mix", "cat", "exp")
-HEADS = 4  # attention heads of the Q-Former and of the language model, which share out their width
-COMMON = {
-    "scale": Knob(str, "the dial", "smoke", choices=SCALE_NAMES),
-    "seed": Knob(int, "everything random follows from it", 0, low=0, high=2**31 - 1),
-    "device": Knob(str, "auto takes CUDA, then MPS, then CPU", "auto", choices=("auto", "cuda", "mps", "cpu")),
-    "out": Knob(str, "folder of this stage instance, relative to the project root"),
-}
-
-
-def _folder(text: str, default: str | None = None) -> Knob:
-    "A folder to read."
-    return Knob(str, f"folder of {text}", default)
-
-
-def _count(text: str, default: int | None = None, low: int = 0, high: float = math.inf) -> Knob:
-    "A whole number."
-    return Knob(int, text, default, low=low, high=high)
-
-
-RECORDS, CAPTIONS = _folder("the records (stage data)"), _folder("the captions (captions.parquet)")
-START = _folder("the drawn BLIP-2, or another start", "data/drawn-blip2")
-CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
-PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
-PRECISION = Knob(str, "of matrix products and convolutions; auto: bf16 where the device multiplies it natively", "auto",
-                 choices=("auto", "fp32", "bf16"))
-RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
-STRENGTH = _count("of RandAugment; the released configuration says 5, at which brightness and sharpness change nothing", 5, low=1, high=10)
-TRAIN = {
-    "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
-    "steps": _count("updates; 0: as many as `epochs` needs", 0),
-    "epochs": _count("passes over the captions, used when steps is 0", 10),
-    "max_epochs": _count("never more passes over the captions than this: a small table needs fewer updates", 60, low=1),
-    "batch": _count("images an update, all processes together", 32, low=1),
-    "accumulate": _count("split a batch into this many passes to save memory", 1, low=1),
-    "processes": _count("processes that train side by side, each with its share of the batch (one a GPU; on CPUs they talk by gloo)", 1, low=1),
-    "save_every": Knob(float, "seconds between two checkpoints, at least; a stage that was stopped goes on from the last", 60.0, low=0),
-    "lr": Knob(float, "peak learning rate", 1e-4, low=0, high=1),
-    "lr_min": Knob(float, "floor of the cosine", 0.0, low=0, high=1),
-    "warmup": _count("warm-up updates", 0),
-    "lr_warmup": Knob(float, "learning rate from which the warm-up rises", 0.0, low=0, high=1),
-    "schedule": Knob(str, "smooth: all counted in updates; lavis: warm-up inside the first epoch, then a cosine that moves once an epoch", "smooth",
-                     choices=("smooth", "lavis")),
-    "weight_decay": Knob(float, "AdamW's weight decay", 0.05, low=0, high=1),
-    "decay_all": Knob(bool, "weight decay on biases, norms and temperature too, as in the released code", False),
-    "beta1": Knob(float, "AdamW: memory of the mean gradient", 0.9, low=0, high=0.99999),
-    "beta2": Knob(float, "AdamW: memory of its square", 0.999, low=0, high=0.99999),
-    "ln_eps": Knob(float, "epsilon of ln_vision: LAVIS's; Hugging Face's BLIP-2 has 1e-6", 1e-5, low=1e-12, high=1e-2),
-    "clip": Knob(float, "gradient norm to clip at; 0: off, as in the paper", 0.0, low=0),
-    "max_tokens": _count("caption tokens kept, end of sentence included", 96, low=4, high=1024),
-    "precision": PRECISION,
-    "attention": Knob(str, "sdpa: fused kernels; eager: written out, as LAVIS has it", "sdpa", choices=("sdpa", "eager")),
-    "compile": Knob(str, "parts whose blocks torch.compile makes into one program a shape", "none",
-                    choices=("none", "encoder", "qformer", "lm"), many=True),
-    "pad_to": _count("captions are padded up to a multiple of so many tokens: few shapes for compile; 1: to the longest", 1, low=1, high=1024),
-}
-WRITER = {
-    "writer": Knob(str, "who writes; llm: a chat model, as in the paper", "grammar", choices=("grammar", "rule", "llm")),
-    "llm_model": Knob(str, "the chat model asked", ""),
-    "base_url": Knob(str, "address of an OpenAI-compatible server; an empty text: nobody is asked, recorded replies answer", ""),
-    "replies": _folder("the recorded replies; new ones are added", "outputs/replies"),
-    "variants": _count("different captions of one set of AUs (or pair of sentences), at most; an image takes one", 3, low=1, high=100),
-    "temperature": Knob(float, "temperature of the chat model", 1.0, low=0, high=2),
-    "attempts": _count("questions before a text is given up", 3, low=1, high=20),
-    "fallback": Knob(str, "who writes what was given up; leave: nobody", "grammar", choices=("grammar", "rule", "leave")),
-    "unanswered": Knob(str, "questions without any reply: stop, or fallback", "stop", choices=("stop", "fallback")),
-    "strict_aus": Knob(bool, "also reject what adds or drops AUs or emotions, as our parser reads it", False),
-    "reply_tokens": _count("longest reply of the chat model", 256, low=1, high=100_000),
-    "limit_name": Knob(str, "how the server calls that", "max_tokens", choices=("max_tokens", "max_completion_tokens")),
-    "batch_api": Knob(bool, "through the Batch API: cheaper, and done within a day", False),
-    "budget": Knob(float, "US dollars that may be paid, at most: by this stage, of one seed, each time it is started", 0.0, low=0),
-    "llm_accept": Knob(str, "further names with which the model may answer, joined by commas", ""),
-    "timeout": Knob(float, "seconds to wait for a piece of an answer; a slow server of your own may need more", 60.0, low=0.1),
-    "concurrency": _count("questions under way at once", 8, low=1, high=1000),
-    "price": Knob(str, "a line of data/prices.csv (local: free); an empty text: the line of the model asked", ""),
-    "dry_run": Knob(bool, "say what asking would cost, ask nobody, and end", False),
-}
-WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") for name in
-         ("bp4d", "disfa", "rafau", "emotionet", "affectnet", "rafdb", "faceme")}
-STAGES: dict[str, dict[str, Knob]] = {
-    "data": {
-        "data": Knob(str, "drawn, a table of photographs (.csv), or a folder: of data sets as delivered, or of nothing but photographs", "drawn"),
-        "size": _count("pixels an image is stored at", 112, low=16, high=1024),
-        "crop": Knob(str, "face: find, align, cut it out; picture: all of it; auto: face for own photographs, picture for delivered sets", "auto",
-                     choices=("auto", "face", "picture")),
-        "none": Knob(str, "a picture without a face: a fault, or keep its centre whole", "fault", choices=("fault", "whole")),
-        "many": Knob(str, "several faces of like size: a fault, or take the largest", "fault", choices=("fault", "largest")),
-        "min_side": Knob(float, "a face of fewer pixels is a fault", 48.0, low=8),
-        "faults": Knob(str, "pictures that cannot be used: stop with a list of all, or skip and list them; auto: stop for own photographs", "auto",
-                       choices=("auto", "stop", "skip")),
-        **WORLD,
-        "val": Knob(float, "validation images as a share of the training images", 0.1, low=0, high=1),
-        "test": Knob(float, "test images as a share of the training images", 0.25, low=0, high=1)},
-    "synthesize": {
-        "records": RECORDS, **WRITER},
-    "encoder": {
-        "objective": Knob(str, "dense generic pretraining; best: the one whose probe is better after `compare` updates", "best",
-                          choices=("best", "landmarks", "mae")),
-        "compare": _count("updates of each objective before the best is chosen; a named objective is trained at once", 250, low=1),
-        "faces": _count("faces drawn for it", low=1), "steps": _count("updates"), "batch": _count("faces an update", low=1),
-        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100), "precision": PRECISION},
-    "lm": {
-        "documents": _count("notes -> caption documents", low=1), "steps": _count("updates on written notes"),
-        "soft_steps": _count("updates on soft notes, afterwards"), "batch": _count("documents an update", low=1),
-        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100),
-        "vocab": _count("tokens of the vocabulary", 1024, low=300, high=65536),
-        "width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48),
-        "precision": PRECISION},
-    "chat": {
-        "conversations": _count("prompts with replies by the grammar", low=1), "steps": _count("updates"),
-        "batch": _count("conversations an update", low=1),
-        "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), "width": _count("hidden size", 192, low=8, high=4096),
-        "layers": _count("transformer layers", 4, low=1, high=48), "precision": PRECISION},
-    "blip2": {
-        "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
-        "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
-        "batch": _count("faces an update", low=2), "lr": Knob(float, "peak learning rate", 5e-4, low=0, high=1),
-        "queries": _count("query tokens", 12, low=1, high=256), "hidden": _count("Q-Former width", 160, low=8, high=4096),
-        "layers": _count("Q-Former layers", 3, low=1, high=48),
-        "hard_ramp": RAMP, "precision": PRECISION},
-    "step1": {
-        "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS,
-        "features": _folder("the frozen encoder's tokens (stage features)"), "init": START, "start": PARTS, **TRAIN,
-        "accumulate": _count("split a batch into this many passes to save memory; ITC's pool of negatives shrinks to batch/accumulate", 1, low=1),
-        "randaugment": Knob(bool, "the features' augmented views went through RandAugment (features.randaugment), as in the released code", False),
-        "negatives": Knob(str, "ITM's wrong pairs: own pair masked before the softmax, or softmax plus 1e-4 with own pair 0 (LAVIS 1.0.2)", "masked",
-                          choices=("masked", "lavis102")),
-        "identical_negatives": Knob(bool, "count an identical caption of another image as a negative, as the released code does", False),
-        "detach_gather": Knob(bool, "no gradient through the gathered side of ITC, as in BLIP-2", True), "hard_ramp": RAMP},
-    "step2": {
-        "model": Knob(str, "which captioner", "au", choices=MODELS), "records": RECORDS, "captions": CAPTIONS, "init": START, "start": PARTS,
-        "step1": _folder("the checkpoint of step 1; an empty text: step 2 alone"), **TRAIN,
-        "encoder_share": Knob(float, "learning rate of the image encoder as a share of lr", 1.0, low=0, high=1),
-        "encoder_warmup": _count("updates until the image encoder has its full rate; it sleeps for the first half of them", 0),
-        "train_encoder": Knob(bool, "train the image encoder too, as the paper does", True),
-        "augment_on": Knob(str, "where pictures are cropped and mirrored; auto: on the GPU where there is one", "auto",
-                          choices=("auto", "cpu", "device")),
-        "layer_decay": Knob(float, "each layer of the image encoder learns at this share of the one above; 1: off", 1.0, low=0.01, high=1),
-        "randaugment": Knob(bool, "RandAugment after crop and flip, as in the released code", False), "strength": STRENGTH,
-        "lm_dropout": Knob(bool, "keep the frozen language model's dropout alive in training, as LAVIS does", False)},
-    "features": {
-        "records": RECORDS, "init": START,
-        "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION,
-        "randaugment": Knob(bool, "RandAugment in the cropped and mirrored views, as in the released code", False), "strength": STRENGTH},
-    "caption": {
-        "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
-        "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
-                       choices=("greedy", "beam", "sample"), many=True),
-        "beams": _count("beams of beam search", 5, low=1, high=64),
-        "batch": _count("images at a time", 64, low=1), "limit": _count("images a data set for the other decodings; 0: all", 0),
-        "probe_limit": _count("training images a data set whose features are kept for the probes; 0: all", 0), "precision": PRECISION,
-        "max_new": _count("longest caption in tokens", 96, low=1, high=1024),
-        "top_p": Knob(float, "nucleus of sampling", 0.9, low=0.01, high=1),
-        "temperature": Knob(float, "temperature of sampling", 1.0, low=0.01, high=10)},
-    "fuse": {
-        "model": Knob(str, "whose training captions", "exp", choices=("mix", "cat", "exp")), "records": RECORDS, "captions": CAPTIONS,
-        "pseudo_au": _folder("AU-BLIP's captions of the emotion images"), "pseudo_emot": _folder("Emot-BLIP's captions of the AU images"),
-        **WRITER, "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
-    "mae": {
-        "records": RECORDS, "size": _count("pixels of a side", low=16, high=1024), "patch": _count("pixels of a patch's side", low=4, high=64),
-        "width": _count("width of the encoder", low=8, high=4096), "layers": _count("layers of the encoder", low=1, high=48),
-        "heads": _count("heads of the encoder", low=1, high=64), "decoder_width": _count("width of the decoder", low=8, high=4096),
-        "decoder_layers": _count("layers of the decoder", low=1, high=48), "decoder_heads": _count("heads of the decoder", low=1, high=64),
-        "mask": Knob(float, "share of the patches that is hidden", 0.75, low=0.1, high=0.95),
-        "steps": _count("updates; 0: as many as `epochs` needs", 0), "epochs": _count("passes over the faces", 200, low=1),
-        "warmup_epochs": _count("of them, the learning rate rises", 40), "batch": _count("faces an update", low=1),
-        "accumulate": TRAIN["accumulate"], "lr": Knob(float, "peak learning rate for 256 faces an update", 1.5e-4, low=0, high=1),
-        "weight_decay": TRAIN["weight_decay"], "beta2": Knob(float, "AdamW: memory of the squared gradient", 0.95, low=0, high=0.99999),
-        "least": Knob(float, "smallest share of the area that a crop keeps", 0.2, low=0.01, high=1), "save_every": TRAIN["save_every"],
-        "precision": PRECISION},
-    "start": {
-        "encoder": Knob(str, "image encoder: eva_vit_g, mae_vit_b, a hub id or a folder"),
-        "lm": Knob(str, "frozen language model: a hub id or a folder"),
-        "text": Knob(str, "the Q-Former's tokenizer: a hub id or a folder"),
-        "weights": Knob(str, "files and folders of weights (LAVIS, EVA, MAE, BERT, Hugging Face, ours), joined by commas; a later one wins"),
-        "heads": _count("attention heads of the Q-Former; 0: as the file says, or one for 64 of width", 0, high=256),
-        "random": Knob(bool, "a part that no file fills may stay random: for timing", False)},
-    "detector": {
-        "kind": Knob(str, "supervised detector of AUs or classifier of emotions", "au", choices=("au", "emotion")), "records": RECORDS, "init": START,
-        "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
-        "precision": PRECISION},
-    "metrics": {
-        "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
-        "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
-        "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
-    "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
-              "features": _folder("the features (features.parquet and features.safetensors)")},
-    "report": {"run": _folder("the run to report on, `outputs/<run>`")},
-    "ablation": {
-        "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
-        "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant"), "precision": PRECISION},
-}
-NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report")  # these need no torch, so `auto` is the CPU without asking
+__all__ = ['stage_knobs', 'check_params', 'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #dc28f4bc
 def _near(name: Any, known: Iterable[str]) -> str:
@@ -261,6 +65,14 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         pieces = [n for n in range(1, values["batch"] + 1) if values["batch"] % n == 0]
         said = " times ".join(f"{name} {value}" for name, value in parts.items())
         faults.append(f"{said} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
+    away = [f"{name} {values[name]}" for name, fine in (("optimizer", "auto plain fused"), ("offload", "none"), ("lm_weights", "auto fp32 bf16"))
+            if values.get(name, fine) not in fine]
+    if values.get("shard") == "fsdp" and away:
+        faults.append(f"shard fsdp does not go with {' and '.join(away)}; leave that out, or take shard none")
+    if values.get("shard") == "fsdp" and values["processes"] == 1:
+        faults.append("shard fsdp with processes 1 has nobody to share with; raise processes, or take shard none")
+    if values.get("optimizer") == "8bit" and "optimizer" in values["offload"].split("+"):
+        faults.append("optimizer 8bit stays where its weights are; leave out offload optimizer")
     if values.get("writer") == "llm":
         url = values["base_url"]
         if not values["llm_model"]:

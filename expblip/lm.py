@@ -115,12 +115,13 @@ def load_lm(
     name: str | Path,  # local folder or hub id
     dtype: torch.dtype | str = torch.float32,  # float32 on CPU, bfloat16 on GPU
     dropout: bool = False,  # keep the frozen model's dropout alive in training, as LAVIS does
+    options: dict[str, Any] | None = None,  # memory.lm_options: weights in fewer bits; None: as `dtype` says
 ):  # (model, tokenizer)
     "A frozen causal language model and its tokenizer. Raises FileNotFoundError when a folder is named that is not there."
     if str(name).startswith(('.', '/')) and not Path(name).is_dir():
         raise FileNotFoundError(f'no language model at {name}: build it with `make drawn-blip2`, or name a hub model such as facebook/opt-2.7b')
     tok = AutoTokenizer.from_pretrained(_place(name))
-    model = AutoModelForCausalLM.from_pretrained(_place(name), dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(_place(name), **(options or dict(dtype=dtype)))
     model.requires_grad_(False)
     if not dropout:
         m: Any

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .io import TensorFileError, load_tensors, read_json, save_tensors, sha256_file, write_json
 from .manifest import imported_modules
+from .shards import cut_like, whole
 
 # %% ../nbs/api/resume.ipynb #f87913cb
 def digest(
@@ -87,10 +88,13 @@ def _places(
 def _restore(model: nn.Module, named: list[tuple[str, nn.Parameter]], opt: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict) -> None:
     "Fill model and optimizer in place: memory layout, device and type stay as they are in the model."
     for n, x, _ in _places(model, named, opt):
-        if n in tensors: x.data.copy_(tensors[n])
+        if n in tensors: x.data.copy_(cut_like(tensors[n], x))
     for i, p in enumerate(p for group in opt.param_groups for p in group['params']):
         state = {n.split('/')[1]: x for n, x in tensors.items() if n.startswith(f'{i}/')}
-        for k, x in state.items(): state[k] = torch.empty_like(p, dtype=x.dtype).copy_(x) if x.shape == p.shape and x.dim() else x
+        for k, x in state.items():
+            place = getattr(opt, 'state_device', p.device)
+            if x.shape == p.shape and x.dim(): state[k] = torch.empty_like(p, dtype=x.dtype, device=place).copy_(cut_like(x, p))
+            elif x.dim() or opt.defaults.get('fused'): state[k] = x.to(place)
         if state or str(i) in plain: opt.state[p] = state | plain.get(str(i), {})
 
 # %% ../nbs/api/resume.ipynb #86fc481e
@@ -134,13 +138,19 @@ class Checkpoints:
         opt: torch.optim.Optimizer,  # its optimizer
         log: str,  # lines of the log so far
         spent: tuple[float, float, float],  # seconds of waiting, of the clock and of the CPU so far
+        write: bool = True,  # False: another process writes, this one only hands over its shards
     ) -> None:
         "Write a checkpoint, then remove what is older than the last ones."
+        found = {}
+        for n, x, _ in _places(model, named, opt):
+            x = whole(x)
+            if write: found[n] = x
+        if not write: return
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors, told = self._files(step)
         flat = (p for group in opt.param_groups for p in group['params'])
         plain = {i: {k: v for k, v in opt.state.get(p, {}).items() if not isinstance(v, Tensor)} for i, p in enumerate(flat)}
-        save_tensors(tensors, {n: x for n, x, _ in _places(model, named, opt)})
+        save_tensors(tensors, found)
         write_json(told, dict(key=self.key, step=step, sha256=sha256_file(tensors), log=log, spent=spent,
                               plain={i: state for i, state in plain.items() if state}))
         fresh = {f'{s:08}' for s in self.steps()[-self.keep:]}

@@ -70,10 +70,13 @@ class ExpressionCaptioner(nn.Module):
     ) -> dict[str, Tensor]:  # loss: nats a token; token_acc; tokens: of how many tokens they are means (a process, on average)
         "Loss of the caption given the picture (no label smoothing; with an empty prompt the start token is a target too, as in LAVIS)."
         hidden = lm_hidden(self.lm, self.prefix(pixels), ids, mask)
-        logits = self.lm.get_output_embeddings()(hidden)  # only where there is something to predict
-        target = ids[mask.bool()]
+        target, head = ids[mask.bool()], self.lm.get_output_embeddings()  # only where there is something to predict
         n = mean_count(mask.sum()) if self.training else mask.sum()
-        return dict(loss=F.cross_entropy(logits.float(), target, reduction='sum') / n, token_acc=(logits.argmax(-1) == target).sum() / n, tokens=n)
+        if type(head) is nn.Linear: loss, hits = vocabulary_loss(hidden, head.weight, target, head.bias)
+        else:  # quantised or wrapped: its weights are not a plain matrix
+            logits = head(hidden)
+            loss, hits = F.cross_entropy(logits.float(), target, reduction='sum'), (logits.argmax(-1) == target).sum()
+        return dict(loss=loss / n, token_acc=hits / n, tokens=n)
 
     @torch.no_grad()
     def generate(self,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['batch_order', 'dice', 'ahead', 'rate', 'awake', 'decay_groups', 'encoder_layer', 'BrokenLoss', 'Plan', 'pace_of',
-           'fit', 'Step1Batches', 'Step2Batches', 'captions_for', 'curves']
+           'fit', 'curves']
 
 # %% ../nbs/api/training.ipynb #f8635711
 import json
@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from .io import atomic_write
-from .lm import pad_rows
+from .memory import Memory, arrange, make_optimizer
 from .progress import Progress
-from .resume import Checkpoints, digest, run_key
+from .resume import Checkpoints, run_key
 from .scales import epoch_rate
-from .speed import arrive, padded, pinned
+from .shards import asked_for, average_scalars, clip_norm, shard
+from .speed import arrive, pinned
 
 # %% ../nbs/api/training.ipynb #6c72be39
 def batch_order(
@@ -158,6 +159,7 @@ class Plan:
     decay_all: bool = False  # one group: weight decay on biases, norms and temperature too
     layer_decay: float = 1.  # of the image encoder's learning rate, a layer
     precision: str = 'fp32'  # fp32 or bf16 (matrix products and convolutions; weights, optimizer and losses stay fp32)
+    memory: Memory = Memory()  # switches for small cards
 
 
 def pace_of(
@@ -192,14 +194,25 @@ def fit(
     from accelerate.utils import broadcast_object_list, set_seed
     set_seed(plan.seed)
     AcceleratorState._reset_state()  # one process may train in fp32, then in bf16
-    acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
+    with asked_for(plan.memory.shard) as cut:
+        acc = Accelerator(cpu=plan.device == 'cpu', mixed_precision=dict(fp32='no', bf16='bf16')[plan.precision])
     ranks, rank, first = acc.num_processes, acc.process_index, acc.is_main_process
+    cut = cut and ranks > 1  # a stage that goes on with what its processes trained does so alone
     micro = plan.batch // (ranks * plan.accumulate)
     if plan.batch % (ranks * plan.accumulate):
         raise ValueError(f'a batch of {plan.batch} cannot be split evenly over {ranks} processes and {plan.accumulate} passes: change batch')
-    key = run_key(model, make_batch, lengths, plan=asdict(plan), checks=checks if check else 0) if resume and first else {}
-    adamw = torch.optim.AdamW(decay_groups(named, plan.weight_decay, plan.decay_all, plan.layer_decay), plan.lr, plan.betas)
-    net, opt = acc.prepare(model, adamw)
+    decides = asdict(plan) | dict(memory=plan.memory.optimizer)  # the other switches save memory and change no number
+    key = run_key(model, make_batch, lengths, plan=decides, checks=checks if check else 0) if resume and first else {}
+    undo = arrange(model, plan.memory, acc.device)
+    if cut:
+        shard(model, acc.device)
+        own = dict(model.named_parameters())
+        named = [(n, own[n]) for n, _ in named]
+    placed = not cut and 'lm' not in plan.memory.offload  # accelerate moves the model, and wraps it for DDP
+    net: Any = model if cut else acc.prepare_model(model, device_placement=placed)
+    groups = decay_groups(named, plan.weight_decay, plan.decay_all, plan.layer_decay)
+    adamw = make_optimizer(groups, plan.lr, plan.memory, acc.device, betas=plan.betas)
+    opt: Any = acc.prepare_optimizer(adamw)
     saved, done, text, spent = Checkpoints(resume, key, label) if resume else None, 0, '', (0., 0., 0.)
     if saved:
         done = broadcast_object_list([saved.newest() if first else 0])[0]
@@ -245,33 +258,38 @@ def fit(
                     tokens = out.pop('tokens', 1.)
                     if not k: base = tokens
                     weight = tokens / base if plan.accumulate > 1 else 1.  # a pass with more tokens counts for more
-                    with acc.no_sync(net) if k < plan.accumulate - 1 else nullcontext(): acc.backward(out['loss'] * weight)
+                    with acc.no_sync(net) if k < plan.accumulate - 1 and not cut else nullcontext(): acc.backward(out['loss'] * weight)
                     means = {n: means.get(n, 0) + v.detach() * weight for n, v in out.items()}
                     total = total + weight
                 if ranks > 1:
                     for p in asleep: p.grad = None
+                if cut: average_scalars([p for _, p in named])
                 if plan.accumulate > 1:
                     for grad in [p.grad for _, p in named if p.grad is not None]: grad.div_(total)
-                if plan.clip: acc.clip_grad_norm_([p for _, p in named], plan.clip)
+                if plan.clip: (clip_norm if cut else acc.clip_grad_norm_)([p for _, p in named], plan.clip)
                 opt.step(); opt.zero_grad()
-                if step % plan.every == plan.every - 1 or step == plan.steps - 1 or step + 1 in marks:
+                speaks = step % plan.every == plan.every - 1 or step == plan.steps - 1 or step + 1 in marks
+                if speaks:
                     values = acc.reduce(torch.stack([v.float() / total for v in means.values()]), 'mean').tolist()
                     line = dict(step=step + 1, lr=opt.param_groups[0]['lr'], **{k: round(v, 5) for k, v in zip(means, values)})
-                    if check and first and step + 1 in marks: line |= check(step + 1); model.train()
+                    if check and (first or cut) and step + 1 in marks: line |= check(step + 1); model.train()
                     lines.append(line)
                     text += json.dumps(line) + '\n'
                     if file: file.write(json.dumps(line) + '\n'); file.flush()
                     if bar: bar.step(step + 1, loss=line['loss'])
                 elif bar: bar.step(step + 1)
-                if saved and first and (step == plan.steps - 1 or time.monotonic() - last >= pause):
+                due = step == plan.steps - 1 or time.monotonic() - last >= pause
+                if cut and saved: due = speaks and broadcast_object_list([due])[0]  # all hand over their shards, or none
+                if saved and (first or cut) and due:
                     t = time.monotonic()
-                    saved.save(step + 1, model, named, adamw, text, (wait, t - begin, time.process_time() - cpu))
+                    saved.save(step + 1, model, named, adamw, text, (wait, t - begin, time.process_time() - cpu), first)
                     last = time.monotonic()
                     pause = max(save_every, 20 * (last - t)) if save_every else 0.  # saving takes a twentieth of the time at most
     finally:
         batches.close()
         if file: file.close()
         acc.unwrap_model(net, keep_fp32_wrapper=False)  # the model forgets the precision it was trained in
+        undo()
     torch.manual_seed(_seed(plan.seed, plan.steps, 0, rank))  # what is drawn after the training does not depend on where it was stopped
     seconds = time.monotonic() - begin
     return dict(log=lines, train_seconds=seconds, train_cpu_seconds=time.process_time() - cpu, data_wait=wait / max(seconds, 1e-9),
@@ -281,112 +299,6 @@ def fit(
 def _seed(*numbers: int) -> int:
     "One seed from several numbers."
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-# %% ../nbs/api/training.ipynb #40c36ea9
-class Step1Batches:
-    "Sample numbers to step 1's keywords: image, ids, mask, group."
-    def __init__(self,
-        features: np.ndarray,  # [V, R, P, W] float16, cached encoder tokens: V views of R records
-        record: np.ndarray,  # [N] row of each caption's record
-        rows: list[list[int]],  # [N] token rows, lm.qformer_rows
-        texts: list[str],  # [N] captions, to know which are identical
-        pad: int,  # padding id
-        seed: int = 0,  # which view is taken
-        pad_to: int = 1,  # padded up to a multiple of so many tokens: few shapes, see speed.padded
-        there: bool = False,  # features travel as float16 and become float32 on the model's device
-    ):
-        self.pad_to, self.there = pad_to, there
-        self.features, self.record, self.rows, self.pad = features, record, rows, pad
-        self.lengths = np.array([len(r) for r in rows])  # for `batch_order`
-        index: dict[str, int] = {}
-        self.group = np.array([index.setdefault(t, len(index)) for t in texts])
-        self.seed = seed
-
-    def __call__(self,
-        i: np.ndarray,  # [B] sample numbers
-        at: np.ndarray,  # [B] their running numbers in the training, which decide what is drawn
-    ) -> dict:  # image [B, P, W], ids and mask [B, T], group [B], draw [B, 2] for ITM's wrong pairs
-        "One batch, padded to its longest caption; each picture in a view drawn at random."
-        text = _text(self, i)
-        u = dice(self.seed, at, 3)
-        view = (u[:, 0] * len(self.features)).long().tolist()
-        image = torch.from_numpy(np.stack([self.features[v, r] for v, r in zip(view, self.record[i])]))
-        raw = dict(image=image, **text, group=torch.from_numpy(self.group[i]), draw=u[:, 1:])
-        return raw if self.there else self.finish(raw)
-
-    def finish(self,
-        batch: dict,  # one batch
-    ) -> dict:  # the model's keywords
-        "Features to float32, on the device where they are."
-        return batch | dict(image=batch['image'].float())
-
-    def key(self) -> str:
-        "Changes when captions, tokens or their order do."
-        return digest(self.features, self.record, self.rows, self.group, self.seed)
-
-
-class Step2Batches:
-    "Sample numbers to step 2's keywords: pixels, ids, mask."
-    def __init__(self,
-        store,  # images.ImageStore
-        record: np.ndarray,  # [N] row of each caption's record
-        rows: list[list[int]],  # [N] token rows, lm.lm_rows
-        pad: int,  # padding id
-        size: int,  # the encoder's input side
-        seed: int = 0,  # augmentation
-        augment: bool = True,  # crop and flip (paper 4.1)
-        pad_to: int = 1,  # padded up to a multiple of so many tokens: few shapes, see speed.padded
-        there: bool = False,  # crop and flip on the model's device, in `finish`, instead of in the thread that makes batches
-        randaugment: int = 0,  # strength of RandAugment after crop and flip, 0 to 10; 0: none
-    ):
-        self.pad_to, self.there, self.randaugment = pad_to, there, randaugment
-        self.store, self.record, self.rows, self.pad, self.size, self.augment = store, record, rows, pad, size, augment
-        self.lengths = np.array([len(r) for r in rows])  # for `batch_order`
-        self.seed = seed
-
-    def __call__(self,
-        i: np.ndarray,  # [B] sample numbers
-        at: np.ndarray | None = None,  # [B] their running numbers in the training, which decide crop and mirror; not needed without `augment`
-    ) -> dict:  # pixels [B, 3, size, size], ids and mask [B, T]
-        "One batch, padded to its longest caption; pictures cropped and mirrored when `augment` is on."
-        from expblip.images import DRAWS
-        raw = dict(raw=self.store(self.record[i]), **_text(self, i))
-        if self.augment: raw['u'] = dice(self.seed, at, 4 + DRAWS * bool(self.randaugment))
-        return raw if self.there else self.finish(raw)
-
-    def finish(self,
-        batch: dict,  # pictures as bytes (raw), their random numbers (u) where there are any, ids, mask; or all done
-    ) -> dict:  # the model's keywords
-        "Bytes to augmented, normalised pixels, on the device where they are."
-        from expblip.images import evaluation_view, training_view
-        if 'raw' not in batch: return batch
-        raw, u, text = batch['raw'], batch.get('u'), {k: v for k, v in batch.items() if k not in ('raw', 'u')}
-        return dict(pixels=evaluation_view(raw, self.size) if u is None else training_view(raw, self.size, u, strength=self.randaugment), **text)
-
-    def key(self) -> str:
-        "Changes when captions, pictures or their order do."
-        return digest(self.store.state(), self.record, self.rows, self.size, self.seed, self.augment, self.randaugment)
-
-
-def _text(batches: Any, i: np.ndarray) -> dict:
-    "Token rows of these samples, padded to a multiple of `pad_to`, never beyond the longest row of all."
-    ids, mask = pad_rows([batches.rows[k] for k in i], batches.pad)
-    return padded(dict(ids=ids, mask=mask), batches.pad_to, batches.pad, int(batches.lengths.max()))
-
-# %% ../nbs/api/training.ipynb #0279bc27
-def captions_for(
-    captions,  # captions table
-    records,  # records table, for the split
-    model: str,  # au, emot, mix, cat or exp
-    split: str,  # train, val or test
-):  # rows of the captions table
-    "Captions one model trains (or is checked) on. Raises ValueError when there are none to train on."
-    aspect = dict(au='au', emot='emotion').get(model)
-    part = captions[captions.record.isin(set(records.id[records.split == split]))]
-    part = part[part.aspect == aspect] if aspect else part
-    if split == 'train' and not len(part):
-        raise ValueError(f'no training captions for model {model!r}: the records carry no {aspect or "usable"} labels in the split train')
-    return part.reset_index(drop=True)
 
 # %% ../nbs/api/training.ipynb #47e992a3
 def curves(

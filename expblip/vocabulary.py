@@ -6,6 +6,7 @@
 __all__ = ['ROOM', 'vocabulary_loss']
 
 # %% ../nbs/api/vocabulary.ipynb #d6a91c6f
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,14 +21,17 @@ class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:  # type: ignore
         device = states.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        amp = device != 'meta'  # shapes alone have no autocast
+        kind = torch.get_autocast_dtype(device) if amp and torch.is_autocast_enabled(device) else weight.dtype
         x, w = states.to(kind), weight.to(kind)
         rows = max(16, ROOM.get(device, ROOM['cuda']) // (4 * len(w)))
+        known = isinstance(x.size(0), int)  # not while only shapes are traced
+        pieces = zip(x.split(rows), target.split(rows), range(0, len(x), rows)) if known else [(x, target, 0)]
         loss, hits = x.new_zeros((), dtype=torch.float32), torch.zeros((), device=x.device)
         wants = ctx.needs_input_grad[:3]
         grads = [torch.zeros_like(p, dtype=torch.float32) if p is not None and wanted else None for p, wanted in zip((states, weight, bias), wants)]
-        with torch.autocast(device, enabled=False):
-            for part, y, k in zip(x.split(rows), target.split(rows), range(0, len(x), rows)):
+        with torch.autocast(device, enabled=False) if amp else nullcontext():
+            for part, y, k in pieces:
                 z = part @ w.T
                 z = (z if bias is None else z + bias.to(kind)).float()
                 top, best = z.max(1)
@@ -38,9 +42,9 @@ class _VocabularyLoss(torch.autograd.Function):
                 if not any(wants): continue
                 z.mul_(1 / total[:, None])
                 if smoothing: z.sub_(smoothing / z.size(1))
-                z.scatter_add_(1, y[:, None], z.new_full((len(y), 1), smoothing - 1))
+                z.scatter_add_(1, y[:, None], torch.full_like(top[:, None], smoothing - 1))
                 g = z.to(kind)
-                if grads[0] is not None: grads[0][k:k + rows] = g @ w
+                if grads[0] is not None: grads[0][k:k + rows if known else None] = g @ w
                 if grads[1] is not None: grads[1] += g.T @ part
                 if grads[2] is not None: grads[2] += z.sum(0)
         ctx.save_for_backward(*[None if g is None else g.to(p.dtype) for g, p in zip(grads, (states, weight, bias))])  # type: ignore[union-attr]

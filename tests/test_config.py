@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from expblip.config import (
-    COMMON, MODELS, STAGES, ConfigError, Knob, check_params, resolve_device, resolve_precision, stage_config, stage_knobs)
+    COMMON, STAGES, ConfigError, Knob, check_params, resolve_device, resolve_precision, stage_config, stage_knobs)
 from expblip.scales import RECIPES, SCALE_NAMES, SCALES
+from expblip.stages import MODELS
 
 
 def test_every_row_of_the_table_belongs_to_a_knob_and_holds_legal_values():

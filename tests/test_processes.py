@@ -12,6 +12,8 @@ from test_resume import plan, work
 
 from expblip import io
 from expblip.launch import TrainingFailed, launch, run_cells
+from expblip.memory import Memory
+from expblip.shards import whole_state
 from expblip.training import fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +25,15 @@ WAYS = {  # name -> step, settings of the loop, settings of the model
     "step 2": (2, dict(accumulate=1), {}),
     "step 2, passes": (2, dict(accumulate=2), {}),
 }
+CUT = {  # the same, cut into shards in the two processes, and with the switches for small cards that go with it
+    "step 1, shards": (1, dict(accumulate=1), dict(shard="fsdp")),
+    "step 1, shards, passes, clipped": (1, dict(accumulate=2, clip=.5), dict(shard="fsdp")),
+    "step 1, shards, pieces": (1, dict(accumulate=1), dict(shard="fsdp", pieces=3)),
+    "step 2, shards": (2, dict(accumulate=1), dict(shard="fsdp")),
+    "step 2, shards, passes, recomputed": (2, dict(accumulate=2), dict(shard="fsdp", recompute="encoder+qformer+lm")),
+    "step 2, visiting, fused": (2, dict(accumulate=1), dict(offload="lm", optimizer="fused")),
+}
+STOPPED = ("step 1", "step 2", "step 1, shards", "step 2, shards")
 
 
 class Stopped(Exception): pass
@@ -30,9 +41,12 @@ class Stopped(Exception): pass
 
 def train(way, folder, stop=None):
     "Train one of the ways; `stop` ends it at that batch."
-    step, settings, switches = WAYS[way]
+    step, settings, switches = (WAYS | CUT)[way]
     model, named, batches = work(step, dropout=0.)
-    for name, value in switches.items(): setattr(model, name, value)
+    if way in WAYS:
+        for name, value in switches.items(): setattr(model, name, value)
+    elif "RANK" in os.environ: settings = settings | dict(memory=Memory(**switches))
+    else: settings = settings | dict(memory=Memory(optimizer=switches.get("optimizer", "auto")))
     made = iter(range(10**6))
     def make(i, at):
         if next(made) == stop: raise Stopped
@@ -45,12 +59,14 @@ def train(way, folder, stop=None):
 def main(folder):
     "What each of the two processes does."
     torch.set_num_threads(1)
-    for way in WAYS:
+    for way in WAYS | CUT:
         model, _ = train(way, folder)
-        if os.environ["RANK"] == "0": io.save_tensors(folder / f"{way}.safetensors", model.state_dict())
-    for way in ("step 1", "step 2"):
+        state = whole_state(model)
+        if os.environ["RANK"] == "0": io.save_tensors(folder / f"{way}.safetensors", state)
+    for way in STOPPED:
         try: train(way, folder / "stopped", 9)
         except Stopped: pass
+    for way in STOPPED[2:]: train(way, folder / "alone")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +74,9 @@ def two(tmp_path_factory):
     "A folder with what two processes made."
     folder = tmp_path_factory.mktemp("two")
     (folder / "stopped").mkdir()
+    (folder / "alone").mkdir()
+    for way in STOPPED[2:]:
+        with pytest.raises(Stopped): train(way, folder / "alone", 9)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, str(folder)]
     got = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
@@ -68,15 +87,16 @@ def two(tmp_path_factory):
 def lines(path): return [json.loads(x) for x in path.read_text().splitlines()]
 
 
-def unlike(model, tensors, apart=2e-5):
+def unlike(model, tensors, apart=2e-5, part=""):
     "Weights that differ; keys' biases do not count: a softmax does not see them, so their gradient is rounding and Adam makes steps of it."
-    far = {k: (v - tensors[k]).abs().max().item() for k, v in model.state_dict().items() if not k.endswith("key.bias")}
+    state = {k: v for k, v in model.state_dict().items() if not k.endswith("key.bias") and (not part or part + k in tensors)}
+    far = {k: (v - tensors[part + k]).abs().max().item() for k, v in state.items()}
     return {k: d for k, d in far.items() if d > apart}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS | CUT)
 def test_two_processes_train_as_one(way, two, tmp_path):
-    start = work(WAYS[way][0], 0.)[0].state_dict()
+    start = work((WAYS | CUT)[way][0], 0.)[0].state_dict()
     model, run = train(way, tmp_path)
     assert unlike(model, io.load_tensors(two / f"{way}.safetensors")) == {} and len(unlike(model, start, 5e-3)) > 20  # and it did train
     for a, b in zip(run["log"], lines(two / f"{way}.jsonl"), strict=True): assert a == pytest.approx(b, abs=3e-5)
@@ -89,13 +109,20 @@ def test_passes_equal_a_whole_batch_where_no_pool_is_involved(tmp_path):
     assert b[1]["log"][0]["itc"] < a[1]["log"][0]["itc"] - .1
 
 
-@pytest.mark.parametrize("way", ("step 1", "step 2"))
+@pytest.mark.parametrize("way", STOPPED)
 def test_stopped_in_two_processes_it_goes_on_in_one(way, two, tmp_path, capsys):
     shutil.copytree(two / "stopped", tmp_path, dirs_exist_ok=True)
     model, run = train(way, tmp_path)
     assert f"{way}: goes on after update" in capsys.readouterr().out
     assert unlike(model, io.load_tensors(two / f"{way}.safetensors")) == {}
     for a, b in zip(run["log"], lines(two / f"{way}.jsonl"), strict=True): assert a == pytest.approx(b, abs=3e-5)
+
+
+@pytest.mark.parametrize("way", STOPPED[2:])
+def test_stopped_in_one_process_it_goes_on_in_shards(way, two, tmp_path):
+    model, run = train(way, tmp_path)
+    assert unlike(model, io.load_tensors(sorted((two / "alone" / way).glob("*.safetensors"))[-1]), part="weight/") == {}
+    for a, b in zip(run["log"], lines(two / "alone" / f"{way}.jsonl"), strict=True): assert a == pytest.approx(b, abs=3e-5)
 
 
 def test_every_sample_is_in_one_process_only(tmp_path, monkeypatch):

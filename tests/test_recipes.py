@@ -16,7 +16,8 @@ from expblip.config import STAGES, ConfigError, stage_config
 from expblip.images import DRAWS, OPERATIONS, augmented, randaugment, training_view
 from expblip.scales import RECIPES
 from expblip.step1 import NEGATIVES, Step1, hard_negatives
-from expblip.training import Plan, Step2Batches, decay_groups, dice, encoder_layer, fit, pace_of, rate
+from expblip.samples import Step2Batches
+from expblip.training import Plan, decay_groups, dice, encoder_layer, fit, pace_of, rate
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +161,7 @@ def test_two_operations_each_half_of_the_time():
 
 def test_batches_with_randaugment_are_known_from_the_running_number():
     rows = [[0, 1]] * 40
-    def make(strength): return Step2Batches(Pictures(), np.arange(40), rows, 0, 16, 3, True, strength)
+    def make(strength): return Step2Batches(Pictures(), np.arange(40), rows, 0, 16, 3, True, randaugment=strength)
     at = np.arange(8)
     plain, strong = make(0)(at, at)["pixels"], make(7)(at, at)["pixels"]
     assert torch.equal(strong, make(7)(at, at)["pixels"]) and not torch.equal(plain, strong) and make(7).key() != make(0).key()
@@ -170,7 +171,7 @@ def test_batches_with_randaugment_are_known_from_the_running_number():
     still = u.clone(); still[:, [5, 8]] = .9  # neither operation is done
     near = training_view(Pictures()(at), 16, still, strength=7)
     assert (near - plain).abs().max() < .5 / 255 / .26 + 1e-5  # rounding to bytes alone
-    held = Step2Batches(Pictures(), np.arange(40), rows, 0, 16, 3, False, 7)
+    held = Step2Batches(Pictures(), np.arange(40), rows, 0, 16, 3, False, randaugment=7)
     assert torch.equal(held(at)["pixels"], images.evaluation_view(Pictures()(at), 16))  # validation never
 
 

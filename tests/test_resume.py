@@ -16,7 +16,8 @@ from torch import nn
 from expblip import io
 from expblip.lm import lm_rows, qformer_rows, small_opt, train_tokenizer
 from expblip.resume import Checkpoints, digest, forget, run_key
-from expblip.training import Plan, Step1Batches, Step2Batches, fit
+from expblip.samples import Step1Batches, Step2Batches
+from expblip.training import Plan, fit
 
 torch.set_num_threads(1)
 KILLS = int(os.environ.get("EXPBLIP_KILLS", 5))  # `make soak` asks for 50

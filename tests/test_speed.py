@@ -13,7 +13,8 @@ from expblip.models import ENCODERS, ModelSize, build
 from expblip.qformer import QFormerConfig
 from expblip.speed import arrive, compile_parts, padded, pinned, set_attention
 from expblip.step2 import lm_hidden, trainable
-from expblip.training import Plan, Step1Batches, Step2Batches, fit
+from expblip.samples import Step1Batches, Step2Batches
+from expblip.training import Plan, fit
 
 torch.set_num_threads(1)
 WORDS = 'the face shows happiness because it raises the cheek and pulls the lip corner while the brow stays calm'.split()

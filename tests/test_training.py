@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from expblip.images import ImageStore
-from expblip.training import BrokenLoss, Plan, Step1Batches, Step2Batches, ahead, awake, batch_order, captions_for, curves, decay_groups, fit, rate
+from expblip.samples import Step1Batches, Step2Batches, captions_for
+from expblip.training import BrokenLoss, Plan, ahead, awake, batch_order, curves, decay_groups, fit, rate
 
 torch.set_num_threads(1)
 
