@@ -215,6 +215,10 @@ STAGES: dict[str, dict[str, Knob]] = {
         "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
     "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
               "features": _folder("the features (features.parquet and features.safetensors)")},
+    "attention": {
+        "model": Knob(str, "which captioner", "au", choices=MODELS), "checkpoint": CHECKPOINT, "init": START,
+        "faces": _count("drawn faces captioned", low=1), "slow": _count("of this many faces the occlusion maps too", 0),
+        "max_new": _count("longest caption in tokens", 96, low=1, high=1024)},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,

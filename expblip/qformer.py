@@ -86,10 +86,11 @@ class Attention(nn.Module):
         "Attend, project, add, normalise."
         src = x if context is None else context
         q, k, v = (f(s).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f, s in ((self.query, x), (self.key, src), (self.value, src)))
-        if weights is not None:
+        if weights is None: y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.drop if self.training else 0.)
+        else:  # the same by hand, so that a gradient reaches the weights
             score = q @ k.transpose(-1, -2) / q.size(-1)**.5
-            weights.append((score if mask is None else score.masked_fill(~mask, float('-inf'))).softmax(-1).detach())
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.drop if self.training else 0.)
+            weights.append((score if mask is None else score.masked_fill(~mask, float('-inf'))).softmax(-1))
+            y = F.dropout(weights[-1], self.drop, self.training) @ v
         return self.norm(x + F.dropout(self.out(y.transpose(1, 2).flatten(2)), self.drop, self.training))
 
 # %% ../nbs/api/qformer.ipynb #d03b784e
