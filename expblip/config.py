@@ -215,6 +215,12 @@ STAGES: dict[str, dict[str, Knob]] = {
         "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
     "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
               "features": _folder("the features (features.parquet and features.safetensors)")},
+    "finetune": {
+        "model": Knob(str, "whose parts; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT,
+        "init": START,
+        "parts": Knob(str, "what is trained; none: both, of the start the image encoder", choices=("image_encoder", "qformer"), many=True),
+        "steps": _count("updates of each training"), "batch": _count("images an update", low=1),
+        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "precision": PRECISION},
     "attention": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "checkpoint": CHECKPOINT, "init": START,
         "faces": _count("drawn faces captioned", low=1), "slow": _count("of this many faces the occlusion maps too", 0),
