@@ -69,7 +69,7 @@ class Knob:
 
 # %% ../nbs/api/config.ipynb #257028ac
 MODELS = ("au", "emot", "mix", "cat", "exp")
-HEADS = 4  # attention heads of the Q-Former and of the language model, which share out their width
+HEADS = 4  # attention heads of image encoder, Q-Former and language model, which share out their width
 COMMON = {
     "scale": Knob(str, "the dial", "smoke", choices=SCALE_NAMES),
     "seed": Knob(int, "everything random follows from it", 0, low=0, high=2**31 - 1),
@@ -156,7 +156,8 @@ STAGES: dict[str, dict[str, Knob]] = {
                           choices=("best", "landmarks", "mae")),
         "compare": _count("updates of each objective before the best is chosen; a named objective is trained at once", 250, low=1),
         "faces": _count("faces drawn for it", low=1), "steps": _count("updates"), "batch": _count("faces an update", low=1),
-        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100), "precision": PRECISION},
+        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100), "precision": PRECISION,
+        "width": _count("token width", 160, low=8, high=4096), "layers": _count("transformer layers over the last map", 2, low=1, high=48)},
     "lm": {
         "documents": _count("notes -> caption documents", low=1), "steps": _count("updates on written notes"),
         "soft_steps": _count("updates on soft notes, afterwards"), "batch": _count("documents an update", low=1),
@@ -226,12 +227,15 @@ STAGES: dict[str, dict[str, Knob]] = {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "checkpoint": CHECKPOINT, "init": START,
         "faces": _count("drawn faces captioned", low=1), "slow": _count("of this many faces the occlusion maps too", 0),
         "max_new": _count("longest caption in tokens", 96, low=1, high=1024)},
+    "scaling": {
+        "runs": Knob(str, "the runs are called <runs>-<encoder>-<language model>", "scaling"),
+        "limit": _count("images scored with METEOR and ROUGE-L; 0: all", 0)},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
         "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant"), "precision": PRECISION},
 }
-NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report")  # these need no torch, so `auto` is the CPU without asking
+NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report", "scaling")  # these need no torch, so `auto` is the CPU without asking
 
 # %% ../nbs/api/config.ipynb #dc28f4bc
 def _near(name: Any, known: Iterable[str]) -> str:
@@ -291,7 +295,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
         if values["variants"] > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
-    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
+    for name in (name for place, name in (("encoder", "width"), ("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")
     return faults

@@ -35,15 +35,15 @@ def ratio_intervals(
     level: float = 0.95,  # share of the samples inside the interval
     seed: int = 0,  # the draw
 ) -> np.ndarray:  # [K + 1, 2] low and high of each class, then of the mean over classes; NaN where there is no ratio
-    "Percentile intervals over samples of people; the mean is over the classes that have a ratio on all images, as in `metrics.macro`."
+    "Percentile intervals over samples of people; in each sample the mean is over the classes that have a ratio in it, as in `metrics.macro`."
     who, weights = person_weights(people, draws, seed)
     sums = [np.zeros((weights.shape[1], top.shape[1]), "float32") for _ in range(2)]
     for total, part in zip(sums, (top, bottom)):
         np.add.at(total, who, part)
     upper, lower = (weights @ total for total in sums)
     ratios = np.divide(upper, lower, out=np.full(lower.shape, np.nan, "float32"), where=lower > 0)
-    defined = np.asarray(bottom).sum(0) > 0
-    means = np.nan_to_num(ratios[:, defined]).mean(1, keepdims=True) if defined.any() else np.full((draws, 1), np.nan)
+    known = ~np.isnan(ratios)
+    means = np.divide(np.where(known, ratios, 0).sum(1), known.sum(1), out=np.full(draws, np.nan), where=known.any(1))[:, None]
     edges = (50 * (1 - level), 50 * (1 + level))
     return np.array([np.percentile(one[~np.isnan(one)], edges) if (~np.isnan(one)).any() else (np.nan, np.nan)
                      for one in np.hstack([ratios, means]).T])
