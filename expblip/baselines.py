@@ -20,6 +20,11 @@ from .weights import load_weights
 __all__ = ['checkpoint_size', 'generic_start']
 
 # %% ../nbs/api/baselines.ipynb #eb5d0c44
+def _located(name: str) -> str:
+    "A folder below the project root by its whole path; any other name as it is."
+    return str(project_root() / name) if (project_root() / name).is_dir() else name
+
+
 def checkpoint_size(
     name: str,  # a Hugging Face BLIP-2 folder, or its name in the local hub cache
 ) -> ModelSize:  # encoder, Q-Former and language model as its config.json says
@@ -50,8 +55,8 @@ def generic_start(
         if read_json(place / "config.json").get("weights") != [name]:
             raise ValueError(f"{place}: holds another start than {name}: delete it, or give another folder")
         return place
-    size = checkpoint_size(name)
-    whole, tok = Blip2ForConditionalGeneration.from_pretrained(name, dtype=dtype), AutoTokenizer.from_pretrained(name)
+    size = checkpoint_size(found := _located(name))
+    whole, tok = Blip2ForConditionalGeneration.from_pretrained(found, dtype=dtype), AutoTokenizer.from_pretrained(found)
     step1, captioner = build(size, dtype=dtype, lm=whole.language_model, tok=tok)
-    print(load_weights(name, step1, captioner))
+    print(load_weights(found, step1, captioner))
     return save_start(place, captioner, step1, half=False, weights=[name], encoder_name=name)

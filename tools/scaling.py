@@ -1,7 +1,7 @@
-"""Two image encoders by two language models (paper 4.3), on the drawn world: `python tools/scaling.py [--scale smoke] [--seeds 1] [-p stage.knob=value ...]`.
+"""Two image encoders by two language models (paper 4.3), on the drawn world: `python tools/scaling.py [--scale smoke] [--seeds 1] [-p ...]`.
 
-For each of the four pairs the stages 01-03 make a start (`outputs/scaling-start-<encoder>-<lm>`), then the usual stages train AU-BLIP and Exp-BLIP from it
-(`outputs/scaling-<encoder>-<lm>`); stage 96 puts them side by side. What is fresh is not made again, so a command that was stopped goes on.
+For each of the four pairs the stages 01-03 make a start (`outputs/scaling-start-<encoder>-<lm>`), then the usual stages train AU-BLIP and Exp-BLIP
+from it (`outputs/scaling-<encoder>-<lm>`); stage 96 puts them side by side. What is fresh is not made again, so a command that was stopped goes on.
 """
 import argparse
 import subprocess
