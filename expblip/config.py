@@ -14,9 +14,9 @@ from typing import Any
 from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
-__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
-           'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
-           'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
+__all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'LONGEST', 'SCORED',
+           'SIZES', 'DIRECT', 'RAMP', 'TRAIN', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob',
+           'stage_knobs', 'check_params', 'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #958eb3d5
 class ConfigError(ValueError):
@@ -94,6 +94,10 @@ CHECKPOINT = _folder("a trained captioner's checkpoint; none: the start itself")
 PARTS = Knob(str, "what is taken from the start", "blip2", choices=("blip2", "encoder", "nothing"))
 PRECISION = Knob(str, "of matrix products and convolutions; auto: bf16 where the device multiplies it natively", "auto",
                  choices=("auto", "fp32", "bf16"))
+LONGEST, SCORED = _count("longest caption in tokens", 96, 1, 1024), _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)
+SIZES = {"width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48)}
+DIRECT = {"steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
+          "precision": PRECISION}
 RAMP = Knob(float, "ITM's negatives grow from any to hard ones over this many times the updates; 0: hard at once, as in BLIP-2", 0.0, low=0, high=100)
 TRAIN = {
     "recipe": Knob(str, "hyper-parameters of one source; what it says overrides the scale", choices=tuple(RECIPES)),
@@ -157,19 +161,16 @@ STAGES: dict[str, dict[str, Knob]] = {
         "compare": _count("updates of each objective before the best is chosen; a named objective is trained at once", 250, low=1),
         "faces": _count("faces drawn for it", low=1), "steps": _count("updates"), "batch": _count("faces an update", low=1),
         "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100), "precision": PRECISION,
-        "width": _count("token width", 160, low=8, high=4096), "layers": _count("transformer layers over the last map", 2, low=1, high=48)},
+        "width": _count("token width", 160, 8, 4096), "layers": _count("transformer layers over the last map", 2, 1, 48)},
     "lm": {
         "documents": _count("notes -> caption documents", low=1), "steps": _count("updates on written notes"),
         "soft_steps": _count("updates on soft notes, afterwards"), "batch": _count("documents an update", low=1),
         "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "warmup": _count("warm-up updates", 100),
-        "vocab": _count("tokens of the vocabulary", 1024, low=300, high=65536),
-        "width": _count("hidden size", 192, low=8, high=4096), "layers": _count("transformer layers", 4, low=1, high=48),
-        "precision": PRECISION},
+        "vocab": _count("tokens of the vocabulary", 1024, low=300, high=65536), **SIZES, "precision": PRECISION},
     "chat": {
         "conversations": _count("prompts with replies by the grammar", low=1), "steps": _count("updates"),
         "batch": _count("conversations an update", low=1),
-        "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), "width": _count("hidden size", 192, low=8, high=4096),
-        "layers": _count("transformer layers", 4, low=1, high=48), "precision": PRECISION},
+        "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), **SIZES, "precision": PRECISION},
     "blip2": {
         "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
         "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
@@ -200,7 +201,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "beams": _count("beams of beam search", 5, low=1, high=64),
         "batch": _count("images at a time", 64, low=1), "limit": _count("images a data set for the other decodings; 0: all", 0),
         "probe_limit": _count("training images a data set whose features are kept for the probes; 0: all", 0), "precision": PRECISION,
-        "max_new": _count("longest caption in tokens", 96, low=1, high=1024),
+        "max_new": LONGEST,
         "top_p": Knob(float, "nucleus of sampling", 0.9, low=0.01, high=1),
         "temperature": Knob(float, "temperature of sampling", 1.0, low=0.01, high=10)},
     "fuse": {
@@ -209,27 +210,20 @@ STAGES: dict[str, dict[str, Knob]] = {
         **WRITER, "same_au_captions": Knob(bool, "give Mix, Cat and Exp the same AU captions, against the paper's wiring", False)},
     "detector": {
         "kind": Knob(str, "supervised detector of AUs or classifier of emotions", "au", choices=("au", "emotion")), "records": RECORDS, "init": START,
-        "steps": _count("updates"), "batch": _count("images an update", low=1), "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1),
-        "precision": PRECISION},
+        **DIRECT},
     "metrics": {
         "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
         "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
-        "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
+        "limit": SCORED},
     "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
               "features": _folder("the features (features.parquet and features.safetensors)")},
     "finetune": {
-        "model": Knob(str, "whose parts; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT,
-        "init": START,
-        "parts": Knob(str, "what is trained; none: both, of the start the image encoder", choices=("image_encoder", "qformer"), many=True),
-        "steps": _count("updates of each training"), "batch": _count("images an update", low=1),
-        "lr": Knob(float, "peak learning rate", 1e-3, low=0, high=1), "precision": PRECISION},
+        "model": Knob(str, "whose; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
+        "parts": Knob(str, "what is trained; none: both, of the start the image encoder", choices=("image_encoder", "qformer"), many=True), **DIRECT},
     "attention": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "checkpoint": CHECKPOINT, "init": START,
-        "faces": _count("drawn faces captioned", low=1), "slow": _count("of this many faces the occlusion maps too", 0),
-        "max_new": _count("longest caption in tokens", 96, low=1, high=1024)},
-    "scaling": {
-        "runs": Knob(str, "the runs are called <runs>-<encoder>-<language model>", "scaling"),
-        "limit": _count("images scored with METEOR and ROUGE-L; 0: all", 0)},
+        "faces": _count("drawn faces captioned", low=1), "slow": _count("of this many faces the occlusion maps too", 0), "max_new": LONGEST},
+    "scaling": {"runs": Knob(str, "the runs are called <runs>-<encoder>-<language model>", "scaling"), "limit": SCORED},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
