@@ -194,7 +194,8 @@ STAGES: dict[str, dict[str, Knob]] = {
         "records": RECORDS, "init": START,
         "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},
     "caption": {
-        "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2", "coco")), "records": RECORDS, "checkpoint": CHECKPOINT, "init": START,
+        "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2", "blip2-coco")), "records": RECORDS, "init": START,
+        "checkpoint": CHECKPOINT,
         "generic": Knob(str, "a public BLIP-2 by name or folder, in place of the start; empty: the start, and no BLIP-2 COCO", ""),
         "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
                        choices=("greedy", "beam", "sample"), many=True),

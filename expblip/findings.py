@@ -91,7 +91,7 @@ def tuned_side(
     table: int,  # 3 or 4
 ) -> Side:
     "The fine-tuned image encoder of Table 3 or 4."
-    return Side(f"table{table}/blip2/image_encoder/finetuned/avg", table, "ViT-G fine-tune", "avg")
+    return Side(f"table{table}/blip2/image_encoder/fine_tuned/avg", table, "ViT-G fine-tune", "avg")
 
 
 def rating(

@@ -27,7 +27,7 @@ __all__ = ['PARTS', 'FINETUNED', 'Tuned', 'Job', 'jobs', 'job_labels', 'training
 
 # %% ../nbs/api/finetuning.ipynb #551d08e7
 PARTS = ("image_encoder", "qformer")
-FINETUNED = "finetuned"  # stands in the names of results where a probe has pooled or flattened
+FINETUNED = "fine_tuned"  # stands in the names of results where a probe has pooled or flattened
 _TEXT_SIDE = ("words", "positions", "head", "head_bias", "ffn_text")  # of the Q-Former: no picture reaches them
 
 
@@ -97,15 +97,16 @@ def jobs(
     model: str,  # au, emot, ... or blip2: the start
     part: str,  # image_encoder or qformer
 ) -> list[Job]:
-    "The trainings of Tables S6 and S7; of the start also those of Tables 3, 4 and S8, where the paper has a row ViT-G fine-tune."
+    "The trainings of Tables S6 and S7; of the start also those of Tables 3, 4, S4, S5 and S8, where the paper has a row ViT-G fine-tune."
     tasks, sets = supplement_tasks(records)
     feelings = [task for task in probe_tasks(records) if task.table == "table3" and not task.aus]
     start = model == "blip2" and part == "image_encoder"
-    names = {"tableS4": "tableS6", "tableS5": "tableS7"} | ({"tableS8": "tableS8"} if start else {})
+    names = {"tableS4": "tableS6", "tableS5": "tableS7"}
     together = tuple(Task(names[task.table], task.dataset, task.aus) for task in tasks if task.table in names)
+    together += tuple(tasks) if start else ()
     found = [Job(tuple(sets), together)] if together else []
     for task in feelings:
-        found.append(Job((task.dataset,), (Task("tableS6", task.dataset), *([task] if start else []))))
+        found.append(Job((task.dataset,), (Task("tableS6", task.dataset), *([task, Task("tableS4", task.dataset)] if start else []))))
     if start:
         found += [Job((task.dataset,), (task,)) for task in probe_tasks(records) if task.table in ("table3", "table4") and task.aus]
     return found
@@ -161,7 +162,7 @@ def tested(
     store: ImageStore,  # their pictures
     model: str,  # whose parts these are
     facts: str,  # how it was trained, in one line
-) -> list[dict[str, Any]]:  # rows of results, as the probes' with reading `finetuned`
+) -> list[dict[str, Any]]:  # rows of results, as the probes' with reading `fine_tuned`
     "Score a fine-tuned model on the test images of each of the job's tables."
     _, labels, aus = job_labels(job, records)
     people, rows = records["subject"].to_numpy(), []  # type: Any, list[dict[str, Any]]

@@ -203,7 +203,7 @@ def table2(
                 for name, twin in twins.items() for column, figure in figures.items()}
 
     rows = {f"{label}-BLIP": names(model, decode) for model, label in LABELS.items()} | {"BLIP-2": names("blip2", decode)}
-    rows |= {"BLIP-2-COCO": names("coco", decode)}
+    rows |= {"BLIP-2-COCO": names("blip2-coco", decode)}
     large = (paper["image_encoder"] == SIZE[0]) & (paper["llm"] == SIZE[1])
     empty: dict[str, str | None] = {column: ABSENT if name == ABSENT else "" for column, name in names("au", decode).items()}
     ours = {number: rows.get(model, empty) if large[number] else empty for number, model in enumerate(paper["model"])}
@@ -236,7 +236,7 @@ def probe_table(
                 | {name: NO_F1 for name in lost if f"{place}/{name}" not in values.index} | gone)
 
     rows = {f"{PARTS[part]}({LABELS[model]})": names(model, part) for model in LABELS for part in PARTS}
-    rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": names("blip2", "image_encoder", "finetuned")}
+    rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": names("blip2", "image_encoder", "fine_tuned")}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
     further = {UNTRAINED: names("blip2", "qformer")}
     return _stack(paper, ["model"], ours, values, kind.label, further, _named(kind, start), 100, 1)

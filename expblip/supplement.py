@@ -21,7 +21,7 @@ from .records import au_labels
 
 # %% auto #0
 __all__ = ['TRAINED_ON', 'S5_AUS', 'S8_AUS', 'SUPPLEMENT_TASKS', 'supplement_tasks', 'supplement_rows', 'annotated_aus', 'scored',
-           'run_supplement']
+           'emotions_again', 'run_supplement']
 
 # %% ../nbs/api/supplement.ipynb #618c8d27
 TRAINED_ON = ("emotionet", "rafau", "bp4d", "disfa", "gft")  # the paper's AU sets, all together
@@ -81,6 +81,14 @@ def scored(
     found = {"avg": (macro(values), *bounds[-1])} | {f"AU{number}": (float(value), *edge) for number, value, edge in zip(aus, values, bounds)}
     found = {name: numbers for name, numbers in found.items() if not np.isnan(numbers[0])}
     return found | ({"avg_f1": f1["avg"]} if "avg" in f1 else {})
+
+
+def emotions_again(
+    rows: Sequence[dict[str, Any]],  # rows of results
+) -> list[dict[str, Any]]:  # rows named tableS4
+    "The emotion accuracies of Table 3 as Table S4's: the same probe, since one data set alone has emotions."
+    return [row | {"table": "tableS4", "name": row["name"].replace("table3", "tableS4", 1)} for row in rows
+            if row["table"] == "table3" and row["figure"] == "emotion_accuracy"]
 
 
 def run_supplement(

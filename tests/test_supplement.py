@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from expblip.finetuning import jobs
 from expblip.io import project_root
 from expblip.probes import TABLE3_AUS
-from expblip.supplement import S5_AUS, S8_AUS, run_supplement, supplement_rows, supplement_tasks
+from expblip.supplement import S5_AUS, S8_AUS, emotions_again, run_supplement, supplement_rows, supplement_tasks
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,12 @@ def test_what_is_trained_and_tested_where(toy):
     assert not ((rows["dataset"] == "drawn-disfa") & (rows["split"] == "test")).any()
     assert [[task.table for task in job.tasks] for job in jobs(frame, "au", "qformer")] == [["tableS6", "tableS7"]]
     assert [[task.table for task in job.tasks] for job in jobs(frame, "blip2", "image_encoder")] == [
-        ["tableS6", "tableS7", "tableS8"], ["table3"], ["table4"]]
+        ["tableS6", "tableS7", "tableS4", "tableS5", "tableS8"], ["table3"], ["table4"]]
+
+
+def test_emotions_are_told_again_under_the_supplements_name():
+    rows = [{"table": "table3", "figure": name, "name": f"table3/au/qformer/pooled/{name}", "value": 0.5} for name in ("avg", "emotion_accuracy")]
+    assert [row["name"] for row in emotions_again(rows)] == ["tableS4/au/qformer/pooled/emotion_accuracy"]
 
 
 def test_a_set_that_is_absent_is_left_out(toy):
