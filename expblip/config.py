@@ -195,8 +195,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "views": _count("views of each picture: the plain one, then cropped and mirrored ones", 1, low=1, high=16), "precision": PRECISION},
     "caption": {
         "model": Knob(str, "which captioner", "au", choices=(*MODELS, "blip2", "blip2-coco")), "records": RECORDS, "init": START,
-        "checkpoint": CHECKPOINT,
-        "generic": Knob(str, "a public BLIP-2 by name or folder, in place of the start; empty: the start, and no BLIP-2 COCO", ""),
+        "checkpoint": CHECKPOINT, "generic": Knob(str, "a public BLIP-2 by name or folder, in place of the start; empty: none", ""),
         "decode": Knob(str, "how to pick words; the first way captions everything", "greedy+beam+sample",
                        choices=("greedy", "beam", "sample"), many=True),
         "beams": _count("beams of beam search", 5, low=1, high=64),
