@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity bench bench-gpu hooks
+.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
@@ -46,6 +46,7 @@ help:
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
+	@echo "make scaling              two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
 	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
 	@echo "make env | export | clean-nbs | readme | lint | types | bench | bench-gpu | hooks"
@@ -128,11 +129,16 @@ parity: env
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(LAVIS_VENV)/bin/python -W ignore tools/lavis_parity.py tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -q tests/test_lavis.py
 
+# two image encoders by two language models, four starts and eight captioners: minutes at smoke, hours at tiny
+scaling: env
+	$(PY) tools/scaling.py --scale $(SCALE) --seeds $(SEEDS) $(foreach p,$(P),-p "$(p)")
+
 bench: env
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/drawing.py
 	$(PY) benchmarks/records.py
 	$(PY) benchmarks/precision.py
+	$(PY) benchmarks/probes.py
 
 # on a machine with an NVIDIA GPU and a torch built for it; what it writes is to be committed
 bench-gpu: env

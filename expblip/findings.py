@@ -17,7 +17,7 @@ from .io import project_root
 
 # %% auto #0
 __all__ = ['PAPER_TABLES', 'LABELS', 'PARTS', 'WILD', 'FELT', 'HOLDS', 'FAILS', 'OPEN', 'SEEDS_NEEDED', 'REACHED', 'MISSED',
-           'UNKNOWN', 'TARGETS', 'paper_table', 'Side', 'captioning', 'probing', 'rating', 'Finding',
+           'UNKNOWN', 'TARGETS', 'paper_table', 'Side', 'captioning', 'probing', 'tuned_side', 'rating', 'Finding',
            'caption_findings', 'probe_findings', 'all_findings', 'verdict', 'together', 'spread_text', 'judge_findings',
            'Target', 'judge_targets']
 
@@ -85,6 +85,13 @@ def probing(
     "A number of Table 3 or 4."
     row = PARTS[part] + (f"({LABELS[model]})" if model in LABELS else "")
     return Side(f"table{table}/{model}/{part}/{reading}/{figure}", table, row, {"emotion_accuracy": "affectnet_accuracy"}.get(figure, figure))
+
+
+def tuned_side(
+    table: int,  # 3 or 4
+) -> Side:
+    "The fine-tuned image encoder of Table 3 or 4."
+    return Side(f"table{table}/blip2/image_encoder/fine_tuned/avg", table, "ViT-G fine-tune", "avg")
 
 
 def rating(
@@ -168,7 +175,7 @@ def probe_findings(
 
     vit, queries = "image_encoder", "qformer"
     rest = {name: [model for model in LABELS if model != name] for name in LABELS}
-    tuned = tuple((action(table, "blip2", vit), Side("", table, "ViT-G fine-tune", "avg")) for table in (3, 4))
+    tuned = tuple((action(table, "blip2", vit), tuned_side(table)) for table in (3, 4))
     found = [
         Finding("words-teach-actions", "training with AU captions makes the image encoder better at AUs than it was before", "4.2",
                 both(("au", vit), ("blip2", vit))),

@@ -5,7 +5,7 @@
 # %% ../nbs/api/probes.ipynb #0248d1cd
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from .intervals import f1_parts, ratio_intervals
 from .kinds import kind_of
 from .metrics import f1_scores, macro
 from .records import au_labels, emotion_labels
 
 # %% auto #0
 __all__ = ['READINGS', 'Split', 'TABLE3_AUS', 'TABLE4_AUS', 'PAPER_TASKS', 'read_features', 'Probe', 'probe_loss', 'minimise',
-           'fit_probes', 'probe_score', 'Probed', 'linear_probe', 'Task', 'probe_tasks', 'read_listed', 'probe_rows',
-           'task_labels', 'run_task']
+           'fit_probes', 'probe_score', 'Probed', 'choose_probe', 'predict', 'linear_probe', 'Task', 'probe_tasks',
+           'read_listed', 'probe_rows', 'task_labels', 'measured', 'result_rows', 'listed_records', 'run_task']
 
 # %% ../nbs/api/probes.ipynb #be5f36d4
 READINGS = ("pooled", "flattened")
@@ -146,6 +147,30 @@ class Probed:
     per_class: np.ndarray  # F1 per AU (NaN: never present and never predicted); empty for emotions
     train_score: float  # the same summary on the training images
     l2: float  # the penalty chosen
+    predicted: np.ndarray  # on the test images: [N, K] of 0 and 1 (AUs), or [N] class numbers
+
+
+def choose_probe(
+    train: Split,  # training images
+    validation: Split | None = None,  # images that choose the penalty; None: the middle penalty
+    classes: int | None = None,  # number of emotions; None for AUs
+    l2: tuple[float, ...] = (1.0, 0.1, 0.01),  # penalties, strongest first
+    steps: int = 50,  # L-BFGS iterations for each penalty
+) -> Probe:
+    "The probe whose penalty is best on the validation images; raises `ValueError` when there is nothing to fit."
+    probes = fit_probes(*train, classes=classes, l2=l2, steps=steps)
+    marks = [probe_score(probe, validation)[0] for probe in probes] if validation is not None and len(validation[0]) else [np.nan]
+    return probes[len(probes) // 2] if np.isnan(marks).all() else probes[int(np.nanargmax(marks))]
+
+
+def predict(
+    probe: Probe,  # a fitted probe
+    x: torch.Tensor,  # features [N, D]
+    softmax: bool,  # emotions rather than AUs
+) -> np.ndarray:  # [N] class numbers, or [N, K] of 0 and 1
+    "What a probe says: the likeliest emotion, or each AU at probability 0.5."
+    logits = probe(x).detach().cpu().numpy()
+    return logits.argmax(1) if softmax else (logits >= 0).astype(float)
 
 
 def linear_probe(
@@ -159,14 +184,9 @@ def linear_probe(
     "Linear probe of frozen features (paper, Tables 3 and 4), deterministic; raises `ValueError` when there is nothing to fit or to test."
     if not len(test[0]):
         raise ValueError("no test images for this probe")
-    probes = fit_probes(*train, classes=classes, l2=l2, steps=steps)
-    chosen = probes[len(probes) // 2]
-    if validation is not None and len(validation[0]):
-        marks = [probe_score(probe, validation)[0] for probe in probes]
-        if not np.isnan(marks).all():
-            chosen = probes[int(np.nanargmax(marks))]
+    chosen = choose_probe(train, validation, classes, l2, steps)
     score, per_class = probe_score(chosen, test)
-    return Probed(score, per_class, probe_score(chosen, train)[0], chosen.l2)
+    return Probed(score, per_class, probe_score(chosen, train)[0], chosen.l2, predict(chosen, test[0], np.ndim(test[1]) == 1))
 
 # %% ../nbs/api/probes.ipynb #6017e6c0
 TABLE3_AUS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
@@ -239,6 +259,49 @@ def task_labels(
     return usable, labels[usable] if task.aus else labels[usable].argmax(1)
 
 
+def measured(
+    labels: np.ndarray,  # [N, K] with NaN, or [N] class numbers
+    predicted: np.ndarray,  # the same shape, without NaN
+    people: Sequence[str | None],  # [N] who is in each image
+    aus: Sequence[int] = (),  # the K AUs; empty: emotions
+) -> dict[str, tuple[float, float, float]]:  # avg, AU1, ... or emotion_accuracy -> value, low, high (95 %, bootstrap over people)
+    "What a table prints of predictions, with intervals; AUs without F1 are left out."
+    if not aus:
+        right = (np.asarray(labels) == predicted)[:, None].astype(float)
+        return {"emotion_accuracy": (float(right.mean()), *ratio_intervals(right, np.ones_like(right), people)[0].tolist())}
+    scores, bounds = f1_scores(labels, predicted), ratio_intervals(*f1_parts(labels, predicted), people).tolist()
+    found = {"avg": (macro(scores), *bounds[-1])} | {f"AU{number}": (float(score), *edge) for number, score, edge in zip(aus, scores, bounds)}
+    return {name: numbers for name, numbers in found.items() if not np.isnan(numbers[0])}
+
+
+def result_rows(
+    figures: Mapping[str, tuple[float, float, float]],  # as `measured` gives them
+    meaning: str,  # what they are, in one line; the figure's name is added
+    **named: str,  # table, dataset, model, part, reading
+) -> list[dict[str, Any]]:  # rows of results.json: name, value, low, high, meaning, and the parts of the name
+    "Rows of results, named table/model/part/reading/figure."
+    place = "/".join(named[key] for key in ("table", "model", "part", "reading"))
+    return [{"name": f"{place}/{figure}", "value": round(value, 6), "low": round(low, 6), "high": round(high, 6), "meaning": f"{meaning} ({figure})"}
+            | named | {"figure": figure} for figure, (value, low, high) in figures.items()]
+
+
+def listed_records(
+    records: pd.DataFrame,  # the run's records
+    listed: pd.DataFrame,  # column id: the records whose features there are; column model, if any: whose they are
+    grids: Mapping[str, torch.Tensor],  # part -> features [N, positions, width]
+    model: str,  # whose features these should be
+) -> pd.DataFrame:  # the listed records, in the order of the features
+    "The records behind features; raises `ValueError` when features and records do not fit together."
+    if others := sorted(set(listed.get("model", ())) - {model}):
+        raise ValueError(f"features of {model}: these belong to {others[0]}: give the folder of caption-{model}")
+    if missing := sorted(set(listed["id"]) - set(records["id"])):
+        raise ValueError(f"features of {model}: record {missing[0]!r} is not in the records ({len(missing)} such): use files of one run")
+    for part, grid in grids.items():
+        if len(grid) != len(listed):
+            raise ValueError(f"features of {model}, {part}: {len(grid)} rows for {len(listed)} records: write the features again")
+    return records.set_index("id").loc[listed["id"]].reset_index()
+
+
 def run_task(
     task: Task,  # what to probe
     records: pd.DataFrame,  # the run's records
@@ -248,15 +311,8 @@ def run_task(
     device: str = "cpu",  # where to fit
 ) -> list[dict[str, Any]]:  # rows of results: name, value, meaning, and the parts of the name
     "Probe each part of one model in both readings; raises `ValueError` when features and records do not fit together."
-    if others := sorted(set(listed.get("model", ())) - {model}):
-        raise ValueError(f"features of {model}: these belong to {others[0]}: give the folder of caption-{model}")
-    if missing := sorted(set(listed["id"]) - set(records["id"])):
-        raise ValueError(f"features of {model}: record {missing[0]!r} is not in the records ({len(missing)} such): use files of one run")
-    chosen = records.set_index("id").loc[listed["id"]].reset_index()
-    rows: list[dict[str, Any]] = []
+    chosen, rows = listed_records(records, listed, grids, model), []  # type: pd.DataFrame, list[dict[str, Any]]
     for part, grid in grids.items():
-        if len(grid) != len(listed):
-            raise ValueError(f"features of {model}, {part}: {len(grid)} rows for {len(listed)} records: write the features again")
         for reading in READINGS:
             splits = {}
             for split in ("train", "val", "test"):
@@ -264,19 +320,14 @@ def run_task(
                 usable, labels = task_labels(task, chosen[here])
                 place = torch.as_tensor(np.flatnonzero(here)[usable])
                 splits[split] = read_features(grid[place], reading).to(device), labels
+                people = chosen["subject"].to_numpy()[place] if "subject" in chosen else [None] * len(place)
             if not len(splits["train"][1]) or not len(splits["test"][1]):
                 print(f"{task.table}, {task.dataset}, {model}: no labelled training or test images, so no result")
                 return rows
             probed = linear_probe(splits["train"], splits["test"], splits["val"], classes=None if task.aus else 8)
-            figures = {"avg": probed.score} if task.aus else {"emotion_accuracy": probed.score}
-            figures |= {f"AU{number}": score for number, score in zip(task.aus, probed.per_class)}
-            what = "F1 at probability 0.5" if task.aus else "accuracy"
-            for figure, value in figures.items():
-                if not np.isnan(value):
-                    meaning = (f"{what} of a linear probe on {task.dataset}, {reading} features of {part}, penalty {probed.l2:g}, "
-                               f"fitted on {len(splits['train'][1])} images ({figure})")
-                    named = {"table": task.table, "dataset": task.dataset, "model": model, "part": part, "reading": reading, "figure": figure}
-                    name = f"{task.table}/{model}/{part}/{reading}/{figure}"
-                    rows.append({"name": name, "value": round(float(value), 6), "meaning": meaning} | named)
+            meaning = (f"{'F1 at probability 0.5' if task.aus else 'accuracy'} of a linear probe on {task.dataset}, {reading} features of {part}, "
+                       f"penalty {probed.l2:g}, fitted on {len(splits['train'][1])} images")
+            figures = measured(splits["test"][1], probed.predicted, people, task.aus)
+            rows += result_rows(figures, meaning, table=task.table, dataset=task.dataset, model=model, part=part, reading=reading)
     return rows
 

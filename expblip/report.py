@@ -203,6 +203,7 @@ def table2(
                 for name, twin in twins.items() for column, figure in figures.items()}
 
     rows = {f"{label}-BLIP": names(model, decode) for model, label in LABELS.items()} | {"BLIP-2": names("blip2", decode)}
+    rows |= {"BLIP-2-COCO": names("blip2-coco", decode)}
     large = (paper["image_encoder"] == SIZE[0]) & (paper["llm"] == SIZE[1])
     empty: dict[str, str | None] = {column: ABSENT if name == ABSENT else "" for column, name in names("au", decode).items()}
     ours = {number: rows.get(model, empty) if large[number] else empty for number, model in enumerate(paper["model"])}
@@ -228,14 +229,14 @@ def probe_table(
 
     values = board(results)
 
-    def names(model: str, part: str) -> dict[str, str | None]:
+    def names(model: str, part: str, reading: str = reading) -> dict[str, str | None]:
         place = f"table{number}/{model}/{part}/{reading}"
         lost = () if kind.truth or f"{place}/avg" not in values.index else [name for name in figures if name.startswith("AU")]
         return ({name: f"{place}/{emotions.get(name, name)}" for name in figures}
                 | {name: NO_F1 for name in lost if f"{place}/{name}" not in values.index} | gone)
 
     rows = {f"{PARTS[part]}({LABELS[model]})": names(model, part) for model in LABELS for part in PARTS}
-    rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": {name: gone.get(name, "") for name in figures}}
+    rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": names("blip2", "image_encoder", "fine_tuned")}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
     further = {UNTRAINED: names("blip2", "qformer")}
     return _stack(paper, ["model"], ours, values, kind.label, further, _named(kind, start), 100, 1)

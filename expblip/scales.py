@@ -88,6 +88,12 @@ SCALES: dict[str, tuple] = {
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
     "metrics.limit":        (24,     300,    0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
+    "scaling.limit":        (24,     300,    0,      0),
+    "finetune.steps":       (2,      300,    3000,   3000),
+    "finetune.batch":       (8,      64,     64,     64),
+    "attention.faces":      (8,      150,    300,    300),
+    "attention.slow":       (1,      10,     30,     30),
+    "attention.max_new":    (24,     80,     200,    200),
     "ablation.steps":       (3,      250,    1000,   1000),
 }
 

@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ('expblip', 'nbs/stages', 'nbs/tables', 'data', 'settings.ini', 'pipeline.yaml', 'dodo.py', 'pyproject.toml')
-EXTRA = ('blip2', 'ablation', 'chat', 'start', 'mae')  # targets outside the default; blip2 needs encoder and lm
+EXTRA = ('blip2', 'ablation', 'chat', 'start', 'mae', 'finetune', 'attention', 'scaling')  # targets outside the default; blip2 needs encoder and lm
 pytestmark = pytest.mark.slow
 
 def module(root: Path, *args: str) -> subprocess.CompletedProcess:
