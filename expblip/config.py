@@ -212,7 +212,10 @@ STAGES: dict[str, dict[str, Knob]] = {
     "metrics": {
         "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
         "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
-        "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
+        "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0),
+        "embedder": Knob(str, "whose vectors; auto: minilm where its package is installed; ada: text-embedding-ada-002, recorded or asked", "auto",
+                         choices=("auto", "none", "minilm", "ada")),
+        **{name: WRITER[name] for name in ("base_url", "replies", "budget", "timeout", "concurrency", "dry_run")}},
     "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
               "features": _folder("the features (features.parquet and features.safetensors)")},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},

@@ -215,7 +215,7 @@ def score_captions(
     more: Mapping[str, Callable[[str, str], float]] | None = None,  # further metrics: column -> score of (caption, reference), both tokenized
 ) -> pd.DataFrame:  # the same rows with columns `meteor`, `rouge_l` and those of `more` (0..1, NaN without a reference)
     "METEOR 1.5 and ROUGE-L of each caption by `best_of`."
-    def score(pairs: list[tuple[str, str]]) -> dict[str, Sequence[float]]:
+    def score(pairs: list[tuple[str, str]]) -> dict[str, list[float]]:
         tokens = tokenize([text for pair in pairs for text in pair])
         ready = list(zip(tokens[::2], tokens[1::2]))
         found = {name: {pair: one(*pair) for pair in set(ready)} for name, one in {"rouge_l": rouge_l, **(more or {})}.items()}
