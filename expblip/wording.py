@@ -132,7 +132,8 @@ def add_cider(
     for _, rows in captions.assign(row=range(len(captions))).groupby(list(by), sort=False):
         rows = rows[rows["record"].isin(references.keys())]
         if len(rows):
-            scores[rows["row"]] = cider([tokens[text] for text in rows["text"]], [[tokens[text] for text in references[record]] for record in rows["record"]])
+            wanted = [[tokens[text] for text in references[record]] for record in rows["record"]]
+            scores[rows["row"]] = cider([tokens[text] for text in rows["text"]], wanted)
     return captions.assign(cider=scores)
 
 
@@ -148,7 +149,7 @@ def variety(
 def wording_implementation() -> dict[str, str]:  # metric -> package, version and flags
     "What is behind each figure of this page, to be printed under a table."
     return {
-        "meteor_2005": f"METEOR of 2005 (alpha 0.9, beta 3, gamma 0.5), form and stem without synonyms, stemmer of {named('nltk')}, equal to its meteor_score",
+        "meteor_2005": f"METEOR of 2005 (alpha 0.9, beta 3, gamma 0.5), form and stem without synonyms, equal to meteor_score of {named('nltk')}",
         "rouge_l_f1": f"ROUGE-L F with beta 1, no stemmer, equal to {named('rouge_score')} on the same tokens",
         "cider": f"CIDEr-D, n 1 to 4, sigma 6, all references of an image, weights from the test set, equal to {named('pycocoevalcap')}",
     }

@@ -38,7 +38,8 @@ class Embeddings(Handler):
             server.bodies.append(asked)
         if isinstance(what, tuple):
             return self.answer(what, {}, text)
-        vector = {"ok": base64.b64encode(numbers(text).tobytes()).decode(), "floats": numbers(text).tolist(), "nan": [float("nan")] * 8, "empty": [], "words": "!"}
+        right = base64.b64encode(numbers(text).tobytes()).decode()
+        vector = {"ok": right, "floats": numbers(text).tolist(), "nan": [float("nan")] * 8, "empty": [], "words": "!"}
         body = {"model": "another" if what == "model" else asked["model"] + "-v2", "data": [{"embedding": vector.get(what, vector["ok"])}],
                 "usage": {"prompt_tokens": len(text)}}
         self.send(body if what != "list" else [1])
@@ -67,7 +68,8 @@ def test_vectors_come_are_kept_and_cost_once(tmp_path, server):
     np.testing.assert_allclose(got[1], numbers("two") / np.linalg.norm(numbers("two")), rtol=1e-6)
     np.testing.assert_allclose(got[2], numbers("three") / np.linalg.norm(numbers("three")), rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-6)
-    assert dict(server.calls) == {"one": 1, "two": 3, "three": 1} and all(set(body) == {"model", "input", "encoding_format"} for body in server.bodies)
+    assert dict(server.calls) == {"one": 1, "two": 3, "three": 1}
+    assert all(set(body) == {"model", "input", "encoding_format"} for body in server.bodies)
     assert asker.tally.cost == pytest.approx(0.1e-6 * sum(len(text) for text in ("one", "two", "three")))
     assert "text-embedding-ada-002-v2" in ada.told
     np.testing.assert_array_equal(embedding.Ada(Replay(ReplyStore(tmp_path)))(["one", "two", "three", "one"]), got)
