@@ -1,7 +1,7 @@
-"""What judging 50,000 captions costs: `python benchmarks/evaluation.py [captions] [folder]`. Seconds, captions a second and different pairs for each metric.
+"""What judging 50,000 captions costs: `python benchmarks/evaluation.py [captions] [folder]`. Seconds and captions a second for each metric.
 
-Captions of five imaginary models of 10,000 faces, by our grammar with errors, so that they differ as much as a model's would (they repeat less than a model's do);
-two references a face, a rule caption and a written one, as in the paper. Every metric of stage 80 runs on all of them, then what the captions state is read back.
+Captions of five imaginary models of 10,000 faces, by our grammar with errors (they repeat less than a model's do); two references a face, a rule
+caption and a written one, as in the paper. Every metric of stage 80 runs on all of them, then what the captions state is read back.
 With a folder, pieces are kept there, and a second call shows what a killed evaluation still has to do.
 """
 import random

@@ -48,7 +48,8 @@ def parser_quality(
         for kind, found in (("aus", [one.aus for one in got]), ("emotions", [one.emotions for one in got])):
             stated, read = sum(map(len, part[kind])), sum(map(len, found))
             right = sum(len(one & other) for one, other in zip(part[kind], found))
-            rows.append((source, kind, len(part), stated, read, right, right / read if read else float("nan"), right / stated if stated else float("nan")))
+            shares = (right / read if read else float("nan"), right / stated if stated else float("nan"))
+            rows.append((source, kind, len(part), stated, read, right, *shares))
     return pd.DataFrame(rows, columns=["source", "kind", "sentences", "stated", "read", "right", "precision", "recall"])
 
 # %% ../nbs/api/recall.ipynb #2459f8db

@@ -17,12 +17,15 @@ from .comparing import distinct, words
 from .metrics import meteor, named, rouge_l, tokenize
 
 # %% auto #0
-__all__ = ['CROSS', 'meteor_2005', 'rouge_l_f1', 'cross_check', 'cider', 'add_cider', 'variety', 'wording_implementation']
+__all__ = ['CROSS', 'stem', 'meteor_2005', 'rouge_l_f1', 'cross_check', 'cider', 'add_cider', 'variety', 'wording_implementation']
 
-# %% ../nbs/api/wording.ipynb #aa0ae00f
+# %% ../nbs/api/wording.ipynb #68543491
 @cache
-def _stem(word: str) -> str:
-    return _stemmer().stem(word)
+def stem(
+    word: str,  # one word, lower case
+) -> str:  # such as "lower" for "lowered"
+    "Porter's stem, as NLTK has it."
+    return str(_stemmer().stem(word))
 
 
 @cache
@@ -51,7 +54,7 @@ def meteor_2005(
     left, right = (list(enumerate(text.lower().split())) for text in (caption, reference))
     sizes = len(left), len(right)
     found = _match(left, right)
-    left, right = ([(i, _stem(word)) for i, word in side] for side in (left, right))
+    left, right = ([(i, stem(word)) for i, word in side] for side in (left, right))
     found = sorted(found + _match(left, right))
     if not found:
         return 0.0
