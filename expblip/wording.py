@@ -5,6 +5,7 @@
 # %% ../nbs/api/wording.ipynb #2fd72913
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -17,7 +18,8 @@ from .comparing import distinct, words
 from .metrics import meteor, named, rouge_l, tokenize
 
 # %% auto #0
-__all__ = ['CROSS', 'stem', 'meteor_2005', 'rouge_l_f1', 'cross_check', 'cider', 'add_cider', 'variety', 'wording_implementation']
+__all__ = ['CROSS', 'stem', 'meteor_2005', 'rouge_l_f1', 'cross_check', 'cider_scorer', 'cider', 'add_cider', 'variety',
+           'wording_implementation']
 
 # %% ../nbs/api/wording.ipynb #68543491
 @cache
@@ -93,34 +95,43 @@ def _grams(text: str) -> Counter[tuple[str, ...]]:
     return Counter(gram for n in range(1, _ORDERS + 1) for gram in zip(*(found[i:] for i in range(n))))
 
 
-def cider(
-    captions: Sequence[str],  # one an image, tokens joined by spaces
-    references: Sequence[Sequence[str]],  # of each image, at least one, tokens joined by spaces
-) -> np.ndarray:  # [N] one score an image, from 0 to 10
-    "CIDEr-D of captions of one test set (Vedantam, Zitnick and Parikh 2015)."
-    if len(captions) != len(references) or not all(references):
-        raise ValueError(f"{len(captions)} captions and {len(references)} lists of references: give as many, none of them empty")
+def cider_scorer(
+    references: Sequence[Sequence[str]],  # of each image of a test set, tokens joined by spaces
+) -> Callable[[str, Sequence[str]], float]:  # (caption, its references) -> score from 0 to 10
+    "CIDEr-D with the weights of a test set (Vedantam, Zitnick and Parikh 2015)."
     counts = {text: _grams(text) for texts in references for text in texts}
     seen = Counter(gram for texts in references for gram in {gram for text in texts for gram in counts[text]})
-    images = float(np.log(max(len(captions), 1)))
+    images = float(np.log(max(len(references), 1)))
     rare = {gram: images - float(np.log(number)) for gram, number in seen.items()}
 
     @cache
     def vector(text: str) -> tuple[list[dict[tuple[str, ...], float]], list[float], int]:
         "Weights and norm for each n, and the number of pairs of words."
         weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(_ORDERS)]
-        for gram, number in _grams(text).items():
+        for gram, number in (counts.get(text) or _grams(text)).items():
             weights[len(gram) - 1][gram] = number * rare.get(gram, images)
-        return weights, [float(np.sqrt(sum(value * value for value in one.values()))) for one in weights], max(len(text.split()) - 1, 0)
+        return weights, [math.sqrt(sum(value * value for value in one.values())) for one in weights], max(len(text.split()) - 1, 0)
 
     @cache
     def near(caption: str, reference: str) -> float:
         (said, left, long), (wanted, right, other) = vector(caption), vector(reference)
-        cosines = [sum(min(value, two[gram]) * two[gram] for gram, value in one.items() if gram in two) / (a * b or 1.0)
-                   for one, two, a, b in zip(said, wanted, left, right)]
-        return 10.0 * sum(cosines) / _ORDERS * float(np.exp(-((long - other) ** 2) / (2 * _SIGMA**2)))
+        cosines = 0.0
+        for one, two, a, b in zip(said, wanted, left, right):
+            cosines += sum(min(one[gram], two[gram]) * two[gram] for gram in one.keys() & two.keys()) / (a * b or 1.0)
+        return 10.0 * cosines / _ORDERS * math.exp(-((long - other) ** 2) / (2 * _SIGMA**2))
 
-    return np.array([sum(near(caption, text) for text in texts) / len(texts) for caption, texts in zip(captions, references)])
+    return lambda caption, texts: sum(near(caption, text) for text in texts) / len(texts)
+
+
+def cider(
+    captions: Sequence[str],  # one an image, tokens joined by spaces
+    references: Sequence[Sequence[str]],  # of each image, at least one, tokens joined by spaces
+) -> np.ndarray:  # [N] one score an image, from 0 to 10
+    "CIDEr-D of captions of one test set; ValueError when an image has no reference."
+    if len(captions) != len(references) or not all(references):
+        raise ValueError(f"{len(captions)} captions and {len(references)} lists of references: give as many, none of them empty")
+    score = cider_scorer(references)
+    return np.array([score(caption, texts) for caption, texts in zip(captions, references)])
 
 # %% ../nbs/api/wording.ipynb #362f2f64
 def add_cider(
@@ -132,11 +143,17 @@ def add_cider(
     texts = list(dict.fromkeys([*captions["text"], *(text for some in references.values() for text in some)]))
     tokens = dict(zip(texts, tokenize(texts)))
     scores = np.full(len(captions), np.nan)
+
+    @cache
+    def scorer(records: tuple[str, ...]) -> Callable[[str, Sequence[str]], float]:
+        return cider_scorer([[tokens[text] for text in references[record]] for record in records])
+
     for _, rows in captions.assign(row=range(len(captions))).groupby(list(by), sort=False):
-        rows = rows[rows["record"].isin(references.keys())]
+        rows = rows[rows["record"].isin(references.keys())].sort_values("record")
         if len(rows):
-            wanted = [[tokens[text] for text in references[record]] for record in rows["record"]]
-            scores[rows["row"]] = cider([tokens[text] for text in rows["text"]], wanted)
+            score = scorer(tuple(rows["record"]))  # models of one test set share the weights
+            scores[rows["row"]] = [score(tokens[text], [tokens[other] for other in references[record]])
+                                   for record, text in zip(rows["record"], rows["text"])]
     return captions.assign(cider=scores)
 
 
