@@ -123,7 +123,8 @@ def cards(
     blocks = []
     for k, record in enumerate(records):
         row, said = table.loc[record], judged[judged["record"] == record].set_index("model")["text"]
-        true = "" if truth is None else f"; true: {_says({'aus': truth.loc[record, 'aus'], 'emotions': truth.loc[record, 'emotions']})}"
+        real = {} if truth is None else truth.loc[record, ["aus", "emotions"]].to_dict()
+        true = f"; true: {_says(real)}" if real else ""
         labels = _says({"aus": row["au_present"], "emotions": row["emotions"]})
         head = f"{heads[k] + ': ' if k < len(heads) else ''}{row['dataset']}, {record}; annotated: {labels}{true}"
         names = {model: "BLIP-2" if model == "blip2" else f"{LABELS[model]}-BLIP" for model in models}

@@ -235,6 +235,12 @@ def _wide(cells: pd.DataFrame, value: str, judged: bool) -> pd.DataFrame:
     return wide.loc[(wide != "").any(axis=1), (wide != "").any(axis=0)]
 
 
+def _own_name(row: str, art: Artefacts) -> str:
+    "A row of ours does not carry the names of the paper's large models."
+    row = row.replace(", ".join(report.SIZE), art.start or "this run")
+    return row.replace("ViT-G", "image encoder").replace("ViT-B", "image encoder")
+
+
 def sides(
     art: Artefacts,
     cells: pd.DataFrame,  # columns CELLS
@@ -253,6 +259,7 @@ def sides(
         found.append(("The paper", _wide(paper.assign(judge="people in the paper"), "paper", judged)))
     rest = cells[cells["ours"].notna() & ~fair]
     if len(rest):
+        rest = rest.assign(row=[_own_name(row, art) for row in rest["row"]])
         why = "other metrics or another judge than the paper's" if art.comparable else art.kind.caution.rstrip(".")
         found.append((f"{art.kind.label.capitalize()}, not to be compared with the paper: {why}", _wide(rest, "ours", judged)))
     if not cells["ours"].notna().any():
