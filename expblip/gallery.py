@@ -148,6 +148,7 @@ def card_table(
     models: Sequence[str],  # whose captions
 ) -> pd.DataFrame:  # case, record, dataset, model, text and what was found
     "The same for a CSV file."
-    kept = ["record", "dataset", "model", "text", "stated_aus", "stated_emotions", "correctness", "completeness", "emotion_right", "meteor", "rouge_l"]
+    kept = ["record", "dataset", "model", "text", "stated_aus", "stated_emotions", "correctness", "completeness", "emotion_right",
+            "meteor", "rouge_l"]
     rows = chosen[["case", "record"]].merge(judged[[name for name in kept if name in judged]], on="record", sort=False)
     return rows[rows["model"].isin(models)].reset_index(drop=True)
