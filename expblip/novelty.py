@@ -26,11 +26,11 @@ hope horror hostile humiliate hurt impatience indifferent insecure interest irri
 nervous neutral nostalgia outrage pain panic pensive playful pleasant pleasure pride proud rage regret relax relief remorse resent sad
 sarcasm satisfaction satisfy scare scorn serene serious shame shock shy silence skeptical sleepy smug sorrow startle stress surprise
 sympathy tender tense terror thoughtful tired triumph trouble uncertain uneasy unhappy unsure upset vulnerable warm weary wonder worry""".split()
-ACTIONS = """arch bare bend bite blink blow brow bulge cheek chew chin clench close compress contract corner crease crinkle cry curl dimple downturn
-droop drop elevate elevation expand eye eyebrow eyelash eyelid flare forehead frown funnel furrow gape gaze glare grimace grin jaw jawline
-jut kiss laugh lick lid lift lip loosen lower mouth narrow neck nose nostril open outward part pinch pout press protrude pucker puff pull
-purse push raise roll round scowl scrunch show shut smile smirk sneer squeeze squint stare stick stretch suck swallow swollen teeth thin
-tighten tongue tooth tremble twist twitch upturn widen wink wrinkle yawn""".split()
+ACTIONS = """deepen draw drawn knit separate stuck tensed depressed arch bare bend bite blink blow brow bulge cheek chew chin clench close compress
+contract corner crease crinkle cry curl dimple downturn droop drop elevate elevation expand eye eyebrow eyelash eyelid flare forehead frown
+funnel furrow gape gaze glare grimace grin jaw jawline jut kiss laugh lick lid lift lip loosen lower mouth narrow neck nose nostril open
+outward part pinch pout press protrude pucker puff pull purse push raise roll round scowl scrunch show shut smile smirk sneer squeeze squint
+stare stick stretch suck swallow swollen teeth thin tighten tongue tooth tremble twist twitch upturn widen wink wrinkle yawn""".split()
 KINDS = ("emotion", "action", "other")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
