@@ -1,5 +1,7 @@
 """Unseen words: stems, places, kinds, marks, and the words that the paper marks in its Figure 6."""
 
+import re
+
 import pytest
 
 from expblip.facs import AUS, EMOTIONS, WORDINGS, emotion_caption, rule_caption
@@ -19,13 +21,13 @@ def test_words_are_unseen_by_stem(text, expected):
 
 def test_marks_keep_the_text():
     text = "A <smirk> & worry, and a lowered brow."
-    assert marked(text, SEEN).replace("[action: smirk]", "smirk").replace("[emotion: worry]", "worry").replace("[other: ", "").replace("]", "") == text
+    assert re.sub(r"\[\w+: (\w+)\]", r"\1", marked(text, SEEN)) == text and "[emotion: worry]" in marked(text, SEEN)
     page = marked_html(text, SEEN)
     assert "&lt;" in page and "&amp;" in page and "<smirk>" not in page and page.count("<b ") == len(unseen(text, SEEN))
 
 
 def test_the_papers_own_marks_are_found():
-    """Figure 6 calls emotions and actions unseen that neither rules nor labels name: satisfaction, caution, worry, fatigue; a smirk, dimples, a laugh."""
+    """Figure 6 shows emotions and actions that neither rules nor labels name: satisfaction, worry, fatigue; a smirk, a laugh."""
     seen = vocabulary([rule_caption([number]) for number in AUS] + [emotion_caption(name) for name in EMOTIONS])
     texts = " ".join(paraphrases().query("source == 'paper, Figure 6'")["text"])
     found = {texts[start:end].lower(): kind for start, end, kind in unseen(texts, seen)}
@@ -37,7 +39,7 @@ def test_the_papers_own_marks_are_found():
 def test_our_own_words_have_a_kind():
     assert all(kind_of_word(name) == "emotion" for name in EMOTIONS if name != "neutrality")
     lost = {word for wordings in WORDINGS.values() for one in wordings for word in one.state.split()[:1] if kind_of_word(word) == "other"}
-    assert lost <= {"shaped", "visible"}, lost
+    assert lost <= {"shaped", "visible", "wide"}, lost
 
 
 def test_words_are_counted_by_caption():
