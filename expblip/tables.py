@@ -90,11 +90,11 @@ def open_run(
 
 
 def implementations(
-    art: Artefacts,
+    folder: Path,  # of the run
 ) -> dict[str, str]:  # metric -> package, version and flags; {} when no captions were scored
     "What stage 80 says of its metrics."
     found: dict[str, str] = {}
-    for path in sorted(art.folder.glob("seed*/metrics/implementation.json")):
+    for path in sorted(folder.glob("seed*/metrics/implementation.json")):
         found |= read_json(path)
     return found
 
