@@ -128,7 +128,8 @@ def cards(
         labels = _says({"aus": row["au_present"], "emotions": row["emotions"]})
         head = f"{heads[k] + ': ' if k < len(heads) else ''}{row['dataset']}, {record}; annotated: {labels}{true}"
         names = {model: "BLIP-2" if model == "blip2" else f"{LABELS[model]}-BLIP" for model in models}
-        lines = "".join(f"<tr><th>{names[model]}</th><td>{html.escape(said[model])}</td></tr>" for model in models if model in said)
+        left = 'style="text-align:left"'
+        lines = "".join(f"<tr><th>{names[model]}</th><td {left}>{html.escape(said[model])}</td></tr>" for model in models if model in said)
         picture = _picture(data, row["image"]) if shown else ""
         told = f"<table><caption>{html.escape(head)}</caption>{lines}</table>"
         blocks.append(f'<div style="display:flex;gap:1rem;margin:1rem 0">{picture}{told}</div>')

@@ -75,7 +75,9 @@ class Artefacts:
 
     def __str__(self) -> str:
         seeds = ", ".join(map(str, self.board.columns)) or "none"
-        return f"run {self.folder.name}, seeds {seeds}{f', start {self.start}' * bool(self.start)}. {self.kind.caution}"
+        twins = ", ".join(f"{name}: {twin}" for name, twin in self.kind.sets.items() if name != twin)
+        stands = f" What stands for the paper's data sets: {twins}." if twins else ""
+        return f"run {self.folder.name}, seeds {seeds}{f', start {self.start}' * bool(self.start)}. {self.kind.caution}{stands}"
 
 
 def open_run(
@@ -260,7 +262,7 @@ def sides(
     rest = cells[cells["ours"].notna() & ~fair]
     if len(rest):
         rest = rest.assign(row=[_own_name(row, art) for row in rest["row"]])
-        why = "other metrics or another judge than the paper's" if art.comparable else art.kind.caution.rstrip(".")
+        why = "another metric or another judge" if art.comparable else "other faces"
         found.append((f"{art.kind.label.capitalize()}, not to be compared with the paper: {why}", _wide(rest, "ours", judged)))
     if not cells["ours"].notna().any():
         found.append((f"This run has no figure of this table: {report.NOT_YET}.", pd.DataFrame()))
