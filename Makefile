@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity scaling bench bench-gpu hooks
+.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
@@ -66,6 +66,9 @@ paper: env
 	@[ "$(DATA)" != $(FIXTURES) ] || [ -e $(FIXTURES) ] || $(PY) -c "from expblip.datasets import write_fixtures; write_fixtures('$(FIXTURES)')"
 	@$(PY) -m expblip.pipeline run --run $(RUN) --scale $(SCALE) --seeds $(SEEDS) \
 		$(if $(JOBS),-n $(JOBS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DATA),--data "$(DATA)") $(foreach p,$(P),-p "$(p)")
+
+tables: env
+	@$(PY) -m expblip.tables outputs/$(RUN)
 
 # pytest (export drift, cleanliness and the smoke run of the whole graph among its tests) comes last, so that its summary is the last line printed
 test: env lint types nbtest pytest

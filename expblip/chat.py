@@ -117,6 +117,25 @@ class ChatClient:
             return asyncio.run(self.ask_async(questions))
         return _beside(self.ask_async, questions)
 
+    async def send(
+        self,
+        api: Any,  # the openai package's client
+        question: Question,  # one question
+    ) -> bytes:  # the body of the answer
+        "One request; whoever asks for something else than chat replaces this and `read`."
+        sent = question.body()
+        model, messages = sent.pop("model"), sent.pop("messages")
+        return (await api.chat.completions.with_raw_response.create(model=model, messages=messages, extra_body=sent)).content
+
+    def read(
+        self,
+        question: Question,  # what was asked
+        body: bytes,  # what came
+        base: str,  # host of the server
+    ) -> Reply:  # ValueError or WrongModel when it is none
+        "The answer as a reply."
+        return read_answer(question, body, base, self.accept)
+
     async def ask_async(
         self,
         questions: Sequence[Question],  # what is asked; equal ones are asked once
@@ -286,12 +305,10 @@ class _Run:
         def failure(kind: str, reason: object) -> Failure:
             return Failure(question.key, without_key(str(reason))[:300], note.calls, kind)
 
-        sent = question.body()
-        model, messages = sent.pop("model"), sent.pop("messages")
         try:
             async with asyncio.timeout(self.client.deadline):
-                raw = await api.chat.completions.with_raw_response.create(model=model, messages=messages, extra_body=sent)
-            reply = read_answer(question, raw.content, self.base, self.client.accept)
+                body = await self.client.send(api, question)
+            reply = self.client.read(question, body, self.base)
             note.unsure -= 1
             return reply
         except TimeoutError:

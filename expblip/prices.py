@@ -111,7 +111,9 @@ def token_guess(
 def answer_bound(
     question: Question,  # what is asked
 ) -> int:  # tokens
-    "The most tokens the answer may have; ValueError when the question sets no limit."
+    "The most tokens the answer may have (none for an embedding); ValueError when the question sets no limit."
+    if question.messages[0][0] == "input":
+        return 0  # an embedding: nothing is written
     params = dict(question.params)
     limit = params.get("max_completion_tokens", params.get("max_tokens"))
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:

@@ -161,7 +161,38 @@ def test_oracle_needs_the_labels_of_its_format():
 
 def test_health():
     assert judging.repeats("raised cheeks and a dropped jaw, raised cheeks and a dropped jaw") and not judging.repeats("a b c a b c")
+    assert judging.too_short("Fear.") and not judging.too_short("") and not judging.too_short("The jaw drops.")
     assert judging.cut_off("The face shows") and not judging.cut_off("The face shows fear.") and not judging.cut_off(" ")
+
+
+def test_aus_made_up_and_missed(world):
+    """With truth against all AUs; without it among the annotated ones; an image without AU labels says nothing then."""
+    records, truth = world
+    labelled = records[records["dataset"] == "toy-au"]
+    said = [4, 25]
+    table = predicted(records["id"], [rule_caption(said)] * len(records))
+    faces = dict(zip(truth["id"], truth["aus"]))
+    whole, known = judging.judge(table, records, truth), judging.judge(table, records)
+    assert whole["hallucinated"].tolist() == [len(set(said) - set(faces[i])) for i in table["record"]]
+    assert whole["missed"].tolist() == [len(set(faces[i]) - set(said)) for i in table["record"]]
+    mine = known[known["record"].isin(labelled["id"])]
+    assert mine["hallucinated"].tolist() == [float(4 in absent) for absent in labelled["au_absent"]]
+    assert mine["missed"].tolist() == [len(set(present) - {4}) for present in labelled["au_present"]]
+    assert known.loc[~known["record"].isin(labelled["id"]), ["hallucinated", "missed"]].isna().all(axis=None)
+    per_au = judging.au_f1(whole, records, truth, AUS)
+    assert per_au["hallucinated"].sum() == whole["hallucinated"].sum() and per_au["missed"].sum() == whole["missed"].sum()
+    assert (per_au["missed"] <= per_au["positives"]).all() and per_au.loc[1, "hallucinated"] == 0
+
+
+def test_every_figure_has_a_meaning_and_a_place(world):
+    records, truth = world
+    table = predicted(truth["id"], ["It is a people who lowers brow."] * len(truth)).assign(**dict.fromkeys(judging.WORDING, 0.25))
+    summary, per_au = judging.summarise(judging.judge(table, records, truth), records, truth, AUS)
+    told = {row["name"]: row["value"] for row in judging.entries(summary, per_au)}
+    place = "toy-au/au/greedy"
+    assert all(told[f"table2/{place}/{name}"] == 0.25 for name in judging.WORDING)
+    assert told[f"judge/{place}/words"] == 7 and told[f"judge/{place}/different"] == pytest.approx(1 / 20) and told[f"judge/{place}/too_short"] == 0
+    assert {"most_complete", "least_complete"} == set(judging.MEANING) - {name.split("/")[-1] for name in told}
 
 
 def test_unknown_record_is_named(world):

