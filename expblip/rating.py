@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,13 +103,14 @@ def draw_sample(
     texts = mine.pivot(index="record", columns="model", values="text").reindex(columns=list(models)).dropna()
     rows = records.set_index("id").loc[lambda table: table.index.isin(texts.index), ["dataset", "image"]]
     if rows.empty:
-        raise RatingError(f"no record has captions of all of {', '.join(models)} with decode {decode!r}: caption with these models, or name another decode")
+        raise RatingError(f"no record has captions of all of {', '.join(models)} with decode {decode!r}: caption with them, or name another decode")
     order = dice(f"{seed}/rating").sample(sorted(rows.index), len(rows))
     if spread == "even":  # one of each data set in turn
         turn = rows.loc[order].groupby("dataset", sort=False).cumcount()
         order = turn.sort_values(kind="stable").index.tolist()
     chosen = order[:size]
-    items = [Item(i, record, *rows.loc[record], dict(zip(models, map(str, texts.loc[record])))) for i, record in enumerate(chosen)]
+    items = [Item(i, record, rows.at[record, "dataset"], rows.at[record, "image"], {model: str(texts.at[record, model]) for model in models})
+             for i, record in enumerate(chosen)]
     return Sample(tuple(items), tuple(models), decode, seed, **about)
 
 # %% ../nbs/api/rating.ipynb #835d06e8
@@ -194,9 +195,8 @@ def make_rating(
     if faults := form_faults(scores, most, least):
         raise RatingError(" ".join(faults))
     shown, now = sample.shown(rater, number), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    model = dict(zip(LETTERS, shown))
-    return Rating(sample.name, rater, number, sample.items[number].record, shown, {model[letter]: int(score) for letter, score in zip(LETTERS, scores)},
-                  model[most], model[least], round(seconds, 1), now)
+    model, correctness = dict(zip(LETTERS, shown)), dict(zip(shown, map(int, scores)))
+    return Rating(sample.name, rater, number, sample.items[number].record, shown, correctness, model[most], model[least], round(seconds, 1), now)
 
 # %% ../nbs/api/rating.ipynb #cd3fa213
 @dataclass
@@ -300,6 +300,6 @@ def rating_rows(
     ratings: Sequence[Rating],  # what was said
 ) -> pd.DataFrame:  # columns rater, item, record, model, place (A, B, C), correctness (1 to 10), most, least (0 or 1)
     "A row for each rater, face and model."
-    rows = [(rating.rater, rating.item, rating.record, model, letter, rating.correctness[model], float(model == rating.most), float(model == rating.least))
-            for rating in ratings for letter, model in zip(LETTERS, rating.shown)]
+    rows = [(one.rater, one.item, one.record, model, letter, one.correctness[model], float(model == one.most), float(model == one.least))
+            for one in ratings for letter, model in zip(LETTERS, one.shown)]
     return pd.DataFrame(rows, columns=["rater", "item", "record", "model", "place", "correctness", "most", "least"])
