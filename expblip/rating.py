@@ -58,7 +58,7 @@ class Sample:
     decode: str = "greedy"  # how the captions were decoded
     seed: int = 0  # of the draw and of every order
     raters: int = RATERS  # how many are wanted
-    records: str = ""  # folder of the records and their pictures
+    folder: str = ""  # of the records and their pictures
     ratings: str = ""  # folder of the raters' logs
     drawn: bool = False  # the faces are drawn ones: a truth is known
 
@@ -92,7 +92,7 @@ def draw_sample(
     seed: int = 0,  # the draw
     spread: str = "all",  # all: any test face is as likely as any other, as in the paper; even: as many of each data set as can be
     models: Sequence[str] = MODELS,  # who is compared
-    **about: Any,  # raters, records, ratings, drawn: see `Sample`
+    **about: Any,  # raters, folder, ratings, drawn: see `Sample`
 ) -> Sample:
     "Draw faces that all models captioned; RatingError when there are none."
     if spread not in SPREADS:
