@@ -31,19 +31,28 @@ class Pictures:
         sample: Sample,  # what is rated
         root: str | Path = ".",  # the project's folder
     ):
-        from expblip.images import ImageStore
-
-        self.store = ImageStore([item.image for item in sample.items], Path(root) / sample.folder, size=448)
+        self.files, base = [], Path(root) / sample.folder
+        for item in sample.items:
+            name, _, place = item.image.rpartition(":") if ".npy:" in item.image else (item.image, "", "")
+            self.files.append((base / name, int(place) if place else None))
+        if gone := [path for path in dict.fromkeys(path for path, _ in self.files) if not path.is_file()]:
+            raise RatingError(f"{gone[0]}: no such picture ({len(gone)} files are missing); the pictures must be where the sample says: "
+                              "bring the run's data folder to this machine")
 
     def __call__(
         self,
         number: int,  # an item
     ) -> str:  # a data URI
         "A picture for an `img` tag."
+        import numpy as np
         from PIL import Image
 
+        from expblip.crops import open_upright
+
+        path, place = self.files[number]
+        picture = open_upright(path) if place is None else np.asarray(np.load(path, mmap_mode="r")[place])
         with io.BytesIO() as file:
-            Image.fromarray(self.store([number])[0].numpy()).save(file, "png")
+            Image.fromarray(picture).save(file, "png")
             return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 # %% ../nbs/api/rating_page.ipynb #f9128d46
@@ -94,7 +103,7 @@ class Desk:
 
 # %% ../nbs/api/rating_page.ipynb #58a6f620
 STYLE = """
-.gradio-container { max-width: 1100px !important; margin: 0 auto !important; padding: 12px !important; }
+.gradio-container { max-width: 1100px !important; margin: 0 auto !important; padding: 12px !important; overflow: clip !important; }
 footer { display: none !important; }
 #head { position: sticky; top: 0; z-index: 3; background: var(--body-background-fill); padding: 4px 0 8px; }
 #head .bar { height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }
@@ -109,9 +118,11 @@ footer { display: none !important; }
 .said b { display: inline-block; min-width: 1.4em; color: #2563eb; }
 .dark .said b { color: #93c5fd; }
 #form .form { background: none; border: 0; box-shadow: none; gap: 14px; overflow: visible; }
-.scores, .choice { border: 0 !important; padding: 0 !important; background: none !important; overflow: visible !important; box-shadow: none !important; }
+.scores, .choice { border: 0 !important; padding: 0 !important; background: none !important; }
+.scores, .choice { overflow: visible !important; box-shadow: none !important; }
 .scores .wrap { display: grid !important; grid-template-columns: repeat(10, 1fr); gap: 4px; }
-.scores label, .choice label { justify-content: center; padding: 8px 0 !important; min-height: 42px; cursor: pointer; border: 1px solid #b8c0cc; background: #fff; }
+.scores label, .choice label { justify-content: center; padding: 8px 0 !important; min-height: 42px; cursor: pointer; }
+.scores label, .choice label { border: 1px solid #b8c0cc; background: #fff; }
 .dark .scores label, .dark .choice label { border-color: #52525b; background: #27272a; }
 .scores label input, .choice label input { position: absolute; opacity: 0; width: 1px; height: 1px; }
 .scores label span, .choice label span { margin: 0 !important; }
@@ -137,9 +148,20 @@ document.addEventListener('keydown', (event) => {
   const form = document.querySelector('#form'), at = document.activeElement;
   if (!form || !form.offsetParent || event.ctrlKey || event.metaKey || event.altKey) return;
   if (at && (at.tagName === 'TEXTAREA' || (at.tagName === 'INPUT' && at.type !== 'radio'))) return;
-  const pick = (group, place) => { const all = document.querySelectorAll(group + ' input[type=radio]'); if (all[place]) { all[place].focus(); all[place].click(); } };
-  if (/^[0-9]$/.test(event.key)) {
-    const groups = ['#score-a', '#score-b', '#score-c'];
+  const pick = (group, place) => {
+    const all = document.querySelectorAll(group + ' input[type=radio]');
+    if (all[place]) { all[place].focus(); all[place].click(); }
+  };
+  const every = ['#score-a', '#score-b', '#score-c', '#most', '#least'], groups = every.slice(0, 3);
+  const now = every.findIndex((g) => at && document.querySelector(g).contains(at)), inputs = (g) => [...document.querySelectorAll(g + ' input')];
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (step && now >= 0) {
+    const all = inputs(every[now]);
+    pick(every[now], (all.indexOf(at) + step + all.length) % all.length); event.preventDefault();
+  } else if (event.key === 'Tab' && now >= 0 && now + (event.shiftKey ? -1 : 1) >= 0) {
+    const next = every[now + (event.shiftKey ? -1 : 1)], all = next ? inputs(next) : [document.querySelector('#back')];
+    (all.find((one) => one.checked) || all[0]).focus(); event.preventDefault();
+  } else if (/^[0-9]$/.test(event.key)) {
     const group = groups.find((g) => at && document.querySelector(g).contains(at) && !document.querySelector(g + ' input:checked'))
       || groups.find((g) => !document.querySelector(g + ' input:checked')) || groups.find((g) => at && document.querySelector(g).contains(at));
     if (group) { pick(group, (Number(event.key) + 9) % 10); event.preventDefault(); }
@@ -266,8 +288,10 @@ def build(
 
         loaded.__annotations__["request"] = gr.Request  # not a text: gradio is known here alone
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        named = "(name) => { const at = new URL(location); if (name) { at.searchParams.set('rater', name); history.replaceState({}, '', at); } return name; }"
-        top = "() => window.scrollTo(0, 0)"
+        named = ("(name) => { const at = new URL(location); "
+                 "if (name) { at.searchParams.set('rater', name); history.replaceState({}, '', at); } return name; }")
+        top = ("() => setTimeout(() => { document.body.dataset.saves = Number(document.body.dataset.saves || 0) + 1; "
+               "if (!document.querySelector('#fault .fault')) window.scrollTo(0, 0); }, 50)")
         page.load(loaded, None, outs, **quiet)
         for event in (start.click, name.submit):
             event(enter, name, outs, js=named, **quiet)
