@@ -163,9 +163,10 @@ class LLMJudge:
                     said[item.number].append((answer.text, reason))
                 else:
                     found[item.number] = make_rating(sample, self.name, item.number, scores, most, least)
-                then = "accepted" if not reason else "asked again" if attempt + 1 < self.attempts else "left out"
-                self.asked.append({"item": item.number, "record": item.record, "attempt": attempt, "reason": reason, "then": then, "text": answer.text,
-                                   "model": answer.model, "when": answer.when, "template": self.template.label, "key": question.key})
+                then = ("asked again" if attempt + 1 < self.attempts else "left out") if reason else "accepted"
+                self.asked.append({"item": item.number, "record": item.record, "attempt": attempt, "reason": reason,
+                                   "then": then, "text": answer.text, "model": answer.model, "when": answer.when,
+                                   "template": self.template.label, "key": question.key})
         return [found[number] for number in sorted(found)]
 
     def _ask(self, questions: Sequence[Question]) -> Sequence[Reply]:

@@ -15,7 +15,7 @@ from .scales import RECIPES, SCALE_NAMES, SCALES
 
 # %% auto #0
 __all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'RAMP', 'TRAIN',
-           'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
+           'WRITER', 'JUDGE', 'WORLD', 'STAGES', 'NO_DEVICE', 'ConfigError', 'Knob', 'stage_knobs', 'check_params',
            'resolve_device', 'resolve_precision', 'StageConfig', 'stage_config']
 
 # %% ../nbs/api/config.ipynb #958eb3d5
@@ -133,6 +133,8 @@ WRITER = {
     "price": Knob(str, "a line of data/prices.csv (local: free); an empty text: the line of the model asked", ""),
     "dry_run": Knob(bool, "say what asking would cost, ask nobody, and end", False),
 }
+JUDGE = ("llm_model", "base_url", "replies", "attempts", "reply_tokens", "limit_name", "batch_api", "budget", "llm_accept", "timeout",
+         "concurrency", "price", "dry_run")  # of a chat model that rates captions
 WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") for name in
          ("bp4d", "disfa", "rafau", "emotionet", "affectnet", "rafdb", "faceme")}
 STAGES: dict[str, dict[str, Knob]] = {
@@ -213,6 +215,13 @@ STAGES: dict[str, dict[str, Knob]] = {
         "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
         "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
         "limit": _count("images a data set scored with METEOR and ROUGE-L; 0: all", 0)},
+    "rating": {
+        "records": RECORDS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
+        "ratings": _folder("the raters' logs", "data/user/ratings"), "size": _count("faces rated; fewer when there are fewer", 505, low=1),
+        "raters": _count("raters wanted", 9, low=1), "draws": _count("draws of the bootstrap", 2000),
+        "decode": Knob(str, "decoding of the captions", "greedy", choices=("greedy", "beam", "sample")),
+        "spread": Knob(str, "all: any test face alike, as in the paper; even: each data set alike", "all", choices=("all", "even")),
+        **{name: WRITER[name] for name in JUDGE}, "temperature": Knob(float, "temperature of the judge", 0.0, low=0, high=2)},
     "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
               "features": _folder("the features (features.parquet and features.safetensors)")},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
@@ -220,7 +229,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
         "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant"), "precision": PRECISION},
 }
-NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report")  # these need no torch, so `auto` is the CPU without asking
+NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "rating", "report")  # these need no torch, so `auto` is the CPU without asking
 
 # %% ../nbs/api/config.ipynb #dc28f4bc
 def _near(name: Any, known: Iterable[str]) -> str:
@@ -270,7 +279,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         pieces = [n for n in range(1, values["batch"] + 1) if values["batch"] % n == 0]
         said = " times ".join(f"{name} {value}" for name, value in parts.items())
         faults.append(f"{said} does not divide batch {values['batch']}; take one of {', '.join(map(str, pieces))}")
-    if values.get("writer") == "llm":
+    if values.get("writer") == "llm" or (stage == "rating" and values["llm_model"]):
         url = values["base_url"]
         if not values["llm_model"]:
             faults.append("writer llm needs llm_model, the name by which the server knows the model")
@@ -278,7 +287,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append("base_url holds a user name or password, which would be written down; take them out (the key comes from OPENAI_API_KEY)")
         elif url and not url.startswith(("http://", "https://")):
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
-        if values["variants"] > 1 and values["temperature"] == 0:
+        if values.get("variants", 1) > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
     for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
