@@ -105,7 +105,7 @@ class Desk:
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important; padding: 12px !important; overflow: clip !important; }
 footer { display: none !important; }
-#head { position: sticky; top: 0; z-index: 3; background: var(--body-background-fill); padding: 4px 0 8px; }
+#head { position: sticky; top: 0; z-index: 60; background: var(--body-background-fill); padding: 4px 0 8px; }
 #head .bar { height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }
 #head .bar div { height: 6px; background: #2563eb; }
 #head p { display: flex; justify-content: space-between; margin: 0 0 6px; }
@@ -135,7 +135,7 @@ footer { display: none !important; }
 .hint { color: var(--body-text-color); opacity: 0.75; font-size: 0.85em; margin: 0; }
 @media (max-width: 700px) {
   #sheet { flex-direction: column; gap: 10px; flex-wrap: nowrap; }
-  #face { top: 46px; z-index: 2; width: 100%; flex: none !important; background: var(--body-background-fill); padding-bottom: 6px; }
+  #face { top: 46px; z-index: 50; width: 100%; flex: none !important; background: var(--body-background-fill); padding-bottom: 6px; }
   #face img { width: auto; height: 26vh; margin: 0 auto; }
   .gradio-container, .gradio-container main { padding: 8px !important; }
   .scores .wrap { gap: 3px; }

@@ -194,6 +194,15 @@ def test_on_a_phone_and_by_tab_key_alone(browser, serve, folder):
     phone.tab.locator('#save').scroll_into_view_if_needed()
     face = phone.tab.locator('#face img').bounding_box()
     assert 0 <= face['y'] and face['y'] + face['height'] <= 740, 'the picture has left the screen'
+    under = phone.tab.evaluate("""() => {
+      const face = document.querySelector('#face').getBoundingClientRect();
+      const label = document.querySelector('#score-b [data-testid=block-info]');
+      window.scrollBy(0, label.getBoundingClientRect().top - face.top - face.height / 2);
+      const at = label.getBoundingClientRect();
+      const top = document.elementFromPoint(at.left + 4, at.top + 8);
+      return [at.top > face.top && at.bottom < face.bottom, document.querySelector('#face').contains(top)];
+    }""")
+    assert under == [True, True], 'a question shines through the picture above it'
     phone.context.close()
     plain = Rater(browser, server.url, 'dora')
     press = plain.tab.keyboard.press
