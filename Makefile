@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity scaling bench bench-gpu hooks
+.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 rate replies parity scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
@@ -45,6 +45,7 @@ help:
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make scaling              two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
 	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
@@ -114,6 +115,11 @@ site: env
 drawn-blip2: env
 	$(PY) -m expblip.pipeline run --run drawn-blip2 --scale $(SCALE) --only blip2 $(if $(DEVICE),--device $(DEVICE)) $(foreach p,$(P),-p "$(p)")
 	$(PY) tools/ship_blip2.py outputs/drawn-blip2/shared/blip2 data/drawn-blip2
+
+# people rate captions in the browser: RUN's sample of SEED; what they say goes to data/user/ratings
+SEED ?= 0
+rate: env
+	$(PY) -m expblip.rating_page outputs/$(RUN)/seed$(SEED)/rating $(if $(PORT),--port $(PORT))
 
 replies: env
 	@[ "$(SCALE)" != smoke ] || { echo "the shipped replies are those of a trained model: make replies SCALE=tiny"; exit 1; }

@@ -73,7 +73,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         faults.append("shard fsdp with processes 1 has nobody to share with; raise processes, or take shard none")
     if values.get("optimizer") == "8bit" and "optimizer" in values["offload"].split("+"):
         faults.append("optimizer 8bit stays where its weights are; leave out offload optimizer")
-    if values.get("writer") == "llm":
+    if values.get("writer") == "llm" or (stage == "rating" and values["llm_model"]):
         url = values["base_url"]
         if not values["llm_model"]:
             faults.append("writer llm needs llm_model, the name by which the server knows the model")
@@ -81,7 +81,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
             faults.append("base_url holds a user name or password, which would be written down; take them out (the key comes from OPENAI_API_KEY)")
         elif url and not url.startswith(("http://", "https://")):
             faults.append(f"base_url {url!r} must begin with http:// or https:// (and usually ends with /v1)")
-        if values["variants"] > 1 and values["temperature"] == 0:
+        if values.get("variants", 1) > 1 and values["temperature"] == 0:
             faults.append(f"variants {values['variants']} at temperature 0 would be the same reply each time; raise temperature, or take variants 1")
     if stage == "mae":
         whole = (("size", "patch"), ("width", "heads"), ("decoder_width", "decoder_heads"))
@@ -97,7 +97,7 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         gone = [name for name in named if name.endswith((".pth", ".pt", ".bin", ".safetensors")) and not (project_root() / name).is_file()]
         if gone:
             faults.append(f"weights names {', '.join(gone)}, and no such file is there: correct start.weights, or fetch the file first")
-    for name in (name for place, name in (("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
+    for name in (name for place, name in (("encoder", "width"), ("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")
     return faults

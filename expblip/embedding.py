@@ -23,7 +23,7 @@ from .chat import ChatClient
 from .metrics import MetricError, best_of, one_line
 from .replies import Asker, Failure, Question, Replay, Reply, ReplyStore
 from .servers import WrongModel, same_model, without_key
-from .shards import in_pieces
+from .pieces import in_pieces
 
 # %% auto #0
 __all__ = ['MINILM', 'ADA', 'Embedder', 'minilm_folder', 'MiniLM', 'embedding_question', 'vector_of', 'EmbeddingClient', 'Ada',

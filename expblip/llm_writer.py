@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FALLBACKS', 'Job', 'Asked', 'Unanswered', 'LLMWriter', 'usage', 'acceptance', 'rejected', 'PriceFirst',
-           'stage_writer', 'facts', 'figures']
+           'stage_writer', 'stage_asker', 'facts', 'figures']
 
 # %% ../nbs/api/llm_writer.ipynb #8b984c00
 @dataclass(frozen=True)
@@ -300,7 +300,19 @@ def stage_writer(
     "The writer that the parameters ask for; PriceError for a model that is to be asked and has no price."
     if cfg.writer != "llm":
         return synthesis.writer(cfg.writer)
-    from expblip.prices import price, read_prices
+    from expblip.prices import read_prices
+
+    table, line = Path(root) / "data" / "prices.csv", cfg.price or cfg.llm_model
+    return LLMWriter(stage_asker(cfg, root), cfg.llm_model, cfg.variants, cfg.temperature, cfg.attempts, cfg.fallback, cfg.strict_aus, cfg.unanswered,
+                     cfg.reply_tokens, cfg.limit_name, price=read_prices(table).get(line) if table.is_file() else None)
+
+
+def stage_asker(
+    cfg: Any,  # a stage's resolved parameters: llm_model, base_url, replies, price, budget, ...
+    root: str | Path = ".",  # the project's folder
+) -> Asker:
+    "Who answers a stage's questions: recorded replies, or a server whose price is said first; PriceError for a model without one."
+    from expblip.prices import price
 
     store, table, line = ReplyStore(Path(root) / cfg.replies), Path(root) / "data" / "prices.csv", cfg.price or cfg.llm_model
     asker: Asker = Replay(store)
@@ -314,8 +326,7 @@ def stage_writer(
         client = (BatchClient(store, folder, cfg.base_url, cost, cfg.budget, accept=names) if cfg.batch_api else
                   ChatClient(store, cfg.base_url, cost, cfg.budget, cfg.concurrency, cfg.timeout, max(300.0, 5 * cfg.timeout), accept=names))
         asker = PriceFirst(None if cfg.dry_run else client, cost, store, cfg.batch_api)
-    return LLMWriter(asker, cfg.llm_model, cfg.variants, cfg.temperature, cfg.attempts, cfg.fallback, cfg.strict_aus, cfg.unanswered,
-                     cfg.reply_tokens, cfg.limit_name, price=read_prices(table).get(line) if table.is_file() else None)
+    return asker
 
 # %% ../nbs/api/llm_writer.ipynb #203eac35
 def facts(

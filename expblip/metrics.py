@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .shards import in_pieces
+from .pieces import in_pieces
 
 # %% auto #0
 __all__ = ['METEOR_FLAGS', 'MetricError', 'java_folder', 'java_on_path', 'one_line', 'tokenize', 'common_length', 'rouge_l',

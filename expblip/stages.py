@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'HEADS', 'COMMON', 'RECORDS', 'CAPTIONS', 'START', 'CHECKPOINT', 'PARTS', 'PRECISION', 'LONGEST', 'SCORED',
-           'SIZES', 'DIRECT', 'RAMP', 'STRENGTH', 'TRAIN', 'MEMORY', 'WRITER', 'WORLD', 'STAGES', 'NO_DEVICE']
+           'SIZES', 'DIRECT', 'RAMP', 'STRENGTH', 'TRAIN', 'MEMORY', 'WRITER', 'JUDGE', 'WORLD', 'STAGES', 'NO_DEVICE']
 
 # %% ../nbs/api/stages.ipynb #57a6e003
 import math
@@ -105,6 +105,8 @@ WRITER = {
     "price": Knob(str, "a line of data/prices.csv (local: free); an empty text: the line of the model asked", ""),
     "dry_run": Knob(bool, "say what asking would cost, ask nobody, and end", False),
 }
+JUDGE = ("llm_model", "base_url", "replies", "attempts", "reply_tokens", "limit_name", "batch_api", "budget", "llm_accept", "timeout",
+         "concurrency", "price", "dry_run")  # of a chat model that rates captions
 WORLD = {name: _count(f"training images of drawn-{name}; 0: leave the set out") for name in
          ("bp4d", "disfa", "rafau", "emotionet", "affectnet", "rafdb", "faceme")}
 STAGES: dict[str, dict[str, Knob]] = {
@@ -216,7 +218,17 @@ STAGES: dict[str, dict[str, Knob]] = {
     "metrics": {
         "records": RECORDS, "captions": CAPTIONS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
         "detectors": Knob(str, "folders of the detectors, joined by commas", ""),
-        "limit": SCORED},
+        "limit": SCORED,
+        "embedder": Knob(str, "whose vectors; auto: minilm where its package is installed; ada: text-embedding-ada-002, recorded or asked", "auto",
+                         choices=("auto", "none", "minilm", "ada")),
+        **{name: WRITER[name] for name in ("base_url", "replies", "budget", "timeout", "concurrency", "dry_run")}},
+    "rating": {
+        "records": RECORDS, "predictions": Knob(str, "folders of predictions.parquet, joined by commas"),
+        "ratings": _folder("the raters' logs", "data/user/ratings"), "size": _count("faces rated; fewer when there are fewer", 505, low=1),
+        "raters": _count("raters wanted", 9, low=1), "draws": _count("draws of the bootstrap", 2000),
+        "decode": Knob(str, "decoding of the captions", "greedy", choices=("greedy", "beam", "sample")),
+        "spread": Knob(str, "all: any test face alike, as in the paper; even: each data set alike", "all", choices=("all", "even")),
+        **{name: WRITER[name] for name in JUDGE}, "temperature": Knob(float, "temperature of the judge", 0.0, low=0, high=2)},
     "probe": {"model": Knob(str, "whose features; blip2: the start", "au", choices=(*MODELS, "blip2")), "records": RECORDS,
               "features": _folder("the features (features.parquet and features.safetensors)")},
     "finetune": {
@@ -231,4 +243,4 @@ STAGES: dict[str, dict[str, Knob]] = {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,
         "model": Knob(str, "which captioner", "au", choices=MODELS), "steps": _count("updates a variant"), "precision": PRECISION},
 }
-NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "report", "scaling")  # these need no torch, so `auto` is the CPU without asking
+NO_DEVICE = ("data", "synthesize", "fuse", "metrics", "rating", "report", "scaling")  # these need no torch, so `auto` is the CPU without asking

@@ -94,7 +94,7 @@ def test_environments_agree():
     project = PYPROJECT['project']
     env = yaml.safe_load((ROOT / 'environment.yml').read_text())
     extras = project['optional-dependencies']
-    wanted = [*project['dependencies'], *extras['run'], *extras['llm'], *extras['docs'], *extras['dev']]
+    wanted = [*project['dependencies'], *extras['run'], *extras['llm'], *extras['rate'], *extras['docs'], *extras['dev']]
     assert env['dependencies'][-1]['pip'] == list(dict.fromkeys(wanted))
     assert f'python{project["requires-python"]}' in env['dependencies'] and env['name'] == project['name']
 
@@ -148,7 +148,7 @@ def test_module(module):
     assert not {'nbdev', 'fastcore', 'execnb'} & names
     from packaging.requirements import Requirement
     extras = PYPROJECT['project']['optional-dependencies']
-    declared = {Requirement(r).name for r in PYPROJECT['project']['dependencies'] + extras['run'] + extras['llm'] + extras['small-cards']}
+    declared = {Requirement(r).name for r in PYPROJECT['project']['dependencies'] + extras['run'] + extras['llm'] + extras['small-cards'] + extras['rate']}
     foreign = {THIRD_PARTY.get(n, n) for n in names if n not in sys.stdlib_module_names and n not in ('expblip', 'IPython')}
     assert foreign <= declared, f'not declared in pyproject.toml: {sorted(foreign - declared)}'
     assert 20 <= len(text.splitlines()) <= 400
