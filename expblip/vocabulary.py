@@ -19,7 +19,8 @@ ROOM = dict(cpu=16 * 2**20, cuda=512 * 2**20)  # bytes of scores at a time
 class _VocabularyLoss(torch.autograd.Function):
     "Sum of the losses; the gradient is made on the way there."
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:  # type: ignore
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float,  # type: ignore
+                learn: bool) -> tuple[Tensor, Tensor]:
         device = states.device.type
         amp = device != 'meta'  # shapes alone have no autocast
         kind = torch.get_autocast_dtype(device) if amp and torch.is_autocast_enabled(device) else weight.dtype
@@ -28,7 +29,7 @@ class _VocabularyLoss(torch.autograd.Function):
         known = isinstance(x.size(0), int)  # not while only shapes are traced
         pieces = zip(x.split(rows), target.split(rows), range(0, len(x), rows)) if known else [(x, target, 0)]
         loss, hits = x.new_zeros((), dtype=torch.float32), torch.zeros((), device=x.device)
-        wants = ctx.needs_input_grad[:3]
+        wants = [learn and wanted for wanted in ctx.needs_input_grad[:3]]
         grads = [torch.zeros_like(p, dtype=torch.float32) if p is not None and wanted else None for p, wanted in zip((states, weight, bias), wants)]
         with torch.autocast(device, enabled=False) if amp else nullcontext():
             for part, y, k in pieces:
@@ -53,7 +54,7 @@ class _VocabularyLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple:  # type: ignore[override]
-        return *(None if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors), None, None
+        return *(None if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors), None, None, None
 
 
 def vocabulary_loss(
@@ -64,4 +65,4 @@ def vocabulary_loss(
     smoothing: float = 0.,  # label smoothing over the vocabulary
 ) -> tuple[Tensor, Tensor]:  # sum of the losses in nats, and how often the likeliest word is the right one
     "Cross-entropy of the next word, without all scores in memory; under autocast products are in its type, the loss in float32."
-    return _VocabularyLoss.apply(states, weight, bias, target, smoothing)
+    return _VocabularyLoss.apply(states, weight, bias, target, smoothing, torch.is_grad_enabled())

@@ -6,18 +6,18 @@ from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 from expblip.decode import Cache, advance, fast, greedy
 
 torch.set_num_threads(1)
-END, PAD, WIDTH = 5, 1, 32
+END, PAD, WIDTH, LIKELY = 5, 1, 32, 4.
 
 
 @pytest.fixture(scope="module")
 def lm():
     "Random, with a likely end: captions of many lengths."
     torch.manual_seed(0)
-    model = OPTForCausalLM(OPTConfig(vocab_size=90, hidden_size=WIDTH, word_embed_proj_dim=WIDTH, ffn_dim=64, num_hidden_layers=3, num_attention_heads=4,
-                                     max_position_embeddings=80)).eval().requires_grad_(False)
+    model = OPTForCausalLM(OPTConfig(vocab_size=90, hidden_size=WIDTH, word_embed_proj_dim=WIDTH, ffn_dim=64, num_hidden_layers=3,
+                                     num_attention_heads=4, max_position_embeddings=80)).eval().requires_grad_(False)
     for p in model.parameters():
-        if p.dim() > 1: p.mul_(12)
-    model.get_input_embeddings().weight[END] *= 1.6
+        if p.dim() > 1: p.mul_(4)
+    model.get_input_embeddings().weight[END] *= LIKELY
     return model
 
 
@@ -70,7 +70,7 @@ def test_the_benchmark_runs_and_says_equal_text(monkeypatch, capsys):
     import runpy
     import sys
     from pathlib import Path
-    monkeypatch.setattr(sys, "argv", ["generation.py", *"--small --pictures 6 --batch 3 --new 12 --teach 4 --rounds 1 --threads 1".split()])
+    monkeypatch.setattr(sys, "argv", ["generation.py", *"--small --pictures 6 --batch 3 --new 12 --teach 60 --rounds 1 --threads 1".split()])
     runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/generation.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert "the same text in every way" in said and "ours, batches of 3 against Hugging Face, batches of 3" in said
