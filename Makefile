@@ -45,6 +45,7 @@ help:
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make tables RUN=name      every table and figure of the paper, of that run: outputs/<run>/tables"
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make scaling              two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"

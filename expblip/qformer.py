@@ -108,11 +108,12 @@ class Attention(nn.Module):
         k, v = context if isinstance(context, tuple) else self.keys(x if context is None else context)
         if rows is not None: x, mask = x[:, :rows], None if mask is None else mask[:, :, :rows]
         q = self._split(self.query(x))
-        if weights is None: y = (F.scaled_dot_product_attention if self.fused else explicit_attention)(q, k, v, mask, self.drop if self.training else 0.)
+        drop = self.drop if self.training else 0.
+        if weights is None: y = (F.scaled_dot_product_attention if self.fused else explicit_attention)(q, k, v, mask, drop)
         else:  # by hand, so that a gradient reaches the weights
             score = q @ k.transpose(-1, -2) / q.size(-1)**.5
             weights.append((score if mask is None else score.masked_fill(~mask, float('-inf'))).softmax(-1))
-            y = F.dropout(weights[-1], self.drop, self.training) @ v
+            y = F.dropout(weights[-1], drop) @ v
         return self.norm(x + F.dropout(self.out(y.transpose(1, 2).flatten(2)), self.drop, self.training))
 
 # %% ../nbs/api/qformer.ipynb #d03b784e

@@ -287,7 +287,7 @@ def build(
             return show(here["rater"], number, desk.next(here["rater"])[1], [*given, best, worst], earlier=True)
 
         loaded.__annotations__["request"] = gr.Request  # not a text: gradio is known here alone
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         named = ("(name) => { const at = new URL(location); "
                  "if (name) { at.searchParams.set('rater', name); history.replaceState({}, '', at); } return name; }")
         top = ("() => setTimeout(() => { document.body.dataset.saves = Number(document.body.dataset.saves || 0) + 1; "

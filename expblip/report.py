@@ -19,9 +19,9 @@ from .io import read_json
 from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
 
 # %% auto #0
-__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'UNTRAINED', 'ReportError', 'collect', 'board',
-           'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5',
-           'costs', 'elapsed', 'cost_summary', 'logs']
+__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect',
+           'board', 'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven',
+           'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 NOT_YET, NO_COUNTERPART, ABSENT, NO_F1 = "not measured yet", "–", "data set absent", "no F1"
@@ -275,10 +275,13 @@ def uneven(
     return (said + f"Rows average over different AUs; {'also ' * bool(common)}left out: {'; '.join(parts)}." * bool(parts)).strip()
 
 # %% ../nbs/api/report.ipynb #4ba2d96a
+JUDGES = {"human": "people", "llm": "a chat model"}  # who rated the sample of stage 88, beside the exact truth of all test faces
+
+
 def table5(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
-) -> pd.DataFrame:  # per model: the paper's row, ours by exact truth, and ours by people
+) -> pd.DataFrame:  # per model: the paper's row, ours by exact truth, by people, and by a chat model if one was asked
     "Most and least complete of three, and how correct."
     paper, values, kind = paper_table(5), board(results), run_kind(results)
     figures = {"correctness": "correctness", "highest_completeness_percent": "most_complete", "lowest_completeness_percent": "least_complete"}
@@ -290,7 +293,11 @@ def table5(
         scales = {name: 10 if name == "correctness" else 100 for name in figures}
         exact = {name: _cell(values, f"{place}/{figure}", scales[name], 2) for name, figure in figures.items()}
         rows += [{"model": row["model"], "source": f"{kind.label}, exact truth"} | exact] if kind.truth else []
-        rows.append({"model": row["model"], "source": f"{kind.label}, people"} | dict.fromkeys(figures, NOT_YET))
+        for source, judge in JUDGES.items():
+            place = f"rating/{source}/{model}"
+            if source == "human" or f"{place}/correctness" in values.index:
+                said = {name: _cell(values, f"{place}/{figure}", 1 if name == "correctness" else 100, 2) for name, figure in figures.items()}
+                rows.append({"model": row["model"], "source": f"{kind.label}, {judge}"} | said)
     return pd.DataFrame(rows, columns=["model", "source", *figures])
 
 # %% ../nbs/api/report.ipynb #a54dab0c
