@@ -37,13 +37,14 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 replies parity bench hooks
+.PHONY: help env paper test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip replies parity bench hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make drawn-expblip [RUN=]  the Exp-BLIP of a finished run becomes expblip/drawn"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
@@ -109,6 +110,10 @@ site: env
 drawn-blip2: env
 	$(PY) -m expblip.pipeline run --run drawn-blip2 --scale $(SCALE) --only blip2 $(if $(DEVICE),--device $(DEVICE)) $(foreach p,$(P),-p "$(p)")
 	$(PY) tools/ship_blip2.py outputs/drawn-blip2/shared/blip2 data/drawn-blip2
+
+# what ships as Captioner.from_pretrained("drawn"): Exp-BLIP of seed 0 of a finished run (make paper first)
+drawn-expblip: env
+	$(PY) tools/ship_expblip.py outputs/$(RUN) expblip/drawn
 
 replies: env
 	@[ "$(SCALE)" != smoke ] || { echo "the shipped replies are those of a trained model: make replies SCALE=tiny"; exit 1; }
