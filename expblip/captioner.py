@@ -152,9 +152,11 @@ def mean_attention(
     pixels: Tensor,  # [B, 3, S, S] normalised
 ) -> Tensor:  # [B, h, w], each sums to 1
     "Where the query tokens looked, all in all."
+    import torch
+
     tokens, weights = net.encoder(pixels), []  # type: Tensor, list[Tensor]
     net.qformer("query", net.ln_vision(tokens), weights=weights)
-    each = sum(w.float().mean((1, 2)) for w in weights) / len(weights)
+    each = torch.stack([w.float().mean((1, 2)) for w in weights]).mean(0)
     side = int(each.shape[1] ** 0.5)
     patches = each[:, each.shape[1] - side * side:]  # a class token comes first
     return (patches / patches.sum(1, keepdim=True)).unflatten(1, (side, side))
@@ -280,7 +282,7 @@ class Captioner:
             yield from self._say(waiting, aspect or self.aspect, scores, attention, words, seed)
             waiting.clear()
 
-        for seen in in_threads(lambda item: see(*item, crop, **options), named_pictures(images), workers):
+        for seen in in_threads(lambda item: see(item[0], item[1], crop, **options), named_pictures(images), workers):
             if seen.fault and faults == "stop": raise CaptionerError(f"{seen.name}: {seen.fault}")
             waiting.append(seen)
             if len(waiting) >= batch: yield from say()
@@ -304,7 +306,7 @@ class Captioner:
         half = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.no_grad(), half:
             if good:
-                pixels = torch.cat([evaluation_view(torch.from_numpy(one.face.copy())[None], size) for one in good]).to(self.device)
+                pixels = torch.cat([evaluation_view(torch.from_numpy(np.array(one.face))[None], size) for one in good]).to(self.device)
                 texts = self.net.generate(pixels, seed=seed if words["decode"] == "sample" else None, **words)
                 logp = token_probabilities(self.net, self.net.prefix(pixels), texts) if scores else [None] * len(texts)
                 look = mean_attention if attention is True else attention

@@ -1,6 +1,6 @@
 """Put a trained Exp-BLIP where it ships: `python tools/ship_expblip.py outputs/<run> [expblip/drawn] [seed]`.
 
-What ships is held in half precision and captions the run's test pictures once more; the card states how many captions stayed as they were,
+What ships is held in half precision and captions the run's test pictures beside the original; the card states how many captions are the same,
 and the scores that the run's stage `metrics` gave this seed.
 """
 import os
@@ -24,16 +24,12 @@ def scores(run: Path, seed: int) -> list[dict]:
     chosen = [r for r in rows if r['name'].startswith('judge/') and '/exp/greedy/' in r['name'] and r['name'].rpartition('/')[2] in FIGURES]
     return [dict(name=r['name'].removeprefix('judge/').replace('/exp/greedy', ''), value=r['value'], meaning=r['meaning']) for r in chosen]
 
-def same(captioner: Captioner, run: Path, seed: int) -> tuple[float, int]:
-    "Share of the run's greedy captions of test pictures that this copy writes again, and how many there were."
+def captions(captioner: Captioner, run: Path, ids: pd.Series) -> pd.Series:
+    "Greedy captions in fp32 of some of the run's pictures."
     data = run / 'shared' / 'data'
-    table = read_records(data / 'records.parquet').set_index('id')
-    said = read_captions(run / f'seed{seed}' / 'caption-exp' / 'predictions.parquet')
-    said = said[(said.decode == 'greedy') & (said.use == 'predicted')]
-    store = ImageStore(list(table.loc[said.record].image), data)
-    texts = [c.text for at in range(0, len(said), 64)
-             for c in captioner.caption(store(range(at, min(at + 64, len(said)))).numpy(), batch=64, scores=False, attention=False, crop='picture')]
-    return float((pd.Series(texts) == said.text.reset_index(drop=True)).mean()), len(said)
+    store = ImageStore(list(read_records(data / 'records.parquet').set_index('id').loc[ids].image), data)
+    return pd.Series([c.text for at in range(0, len(ids), 64) for c in captioner.caption(
+        store(range(at, min(at + 64, len(ids)))).numpy(), batch=64, scores=False, attention=False, crop='picture')])
 
 def main(run: Path, target: Path, seed: int = 0) -> None:
     names = sorted(set(read_records(run / 'shared' / 'data' / 'records.parquet').dataset))
@@ -43,9 +39,11 @@ def main(run: Path, target: Path, seed: int = 0) -> None:
     for folder in (fresh, old): shutil.rmtree(folder, ignore_errors=True)
     about = dict(name='drawn', data=names, scale=facts['scale'], commit=facts.get('commit'), scores=scores(run, seed))
     captioner.save_pretrained(fresh, half=True, **about)
-    share, count = same(Captioner.from_pretrained(fresh, device='cpu'), run, seed)
-    about['scores'].append(dict(name='same caption', value=share, meaning=f'share of the run\'s {count} greedy captions of test pictures that '
-                                'this copy in half precision writes word for word; the other figures are the run\'s'))
+    said = read_captions(run / f'seed{seed}' / 'caption-exp' / 'predictions.parquet')
+    ids = said[(said.decode == 'greedy') & (said.use == 'predicted')].record
+    share, count = float((captions(Captioner.from_pretrained(fresh, device='cpu'), run, ids) == captions(captioner, run, ids)).mean()), len(ids)
+    about['scores'].append(dict(name='same caption', value=share, meaning=f'share of {count} greedy captions of test pictures (fp32) that this copy, '
+                                'stored in half precision, writes as the original does; the other figures are those of the run'))
     captioner.save_pretrained(fresh, half=True, **about)
     size = sum(p.stat().st_size for p in fresh.rglob('*') if p.is_file())
     if size > LIMIT: sys.exit(f'{run}: {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} MB that may ship')
