@@ -55,3 +55,30 @@ def test_saved_reads_back(captioner, tmp_path):
     for words in ("license: apache-2.0", "must not be used for", "People it may fail", "drawn-bp4d"): assert words in card
     (tmp_path / "mine" / "lm" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match="model.safetensors"): Captioner.from_pretrained(tmp_path / "mine")
+
+
+def test_there_and_back_through_a_hub(captioner, tmp_path, monkeypatch):
+    "The two calls that meet the network are replaced; what is uploaded is what is fetched."
+    import shutil
+    from types import SimpleNamespace
+
+    import huggingface_hub
+
+    asked = []
+
+    class Hub:
+        def __init__(self, token=None): pass
+        def create_repo(self, repo, private, exist_ok): asked.append((repo, private))
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            shutil.copytree(folder_path, tmp_path / repo_id)
+            return SimpleNamespace(commit_url="address of the commit")
+
+    def fetch(repo, revision=None, allow_patterns=None):
+        if not (tmp_path / repo).is_dir(): raise OSError("404: no such repository")
+        return str(tmp_path / repo)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert captioner.push_to_hub("me/faces") == "address of the commit" and asked == [("me/faces", True)]
+    assert Captioner.from_pretrained("me/faces", device="cpu").caption(FACES[0]).text == captioner.caption(FACES[0]).text
+    with pytest.raises(CaptionerError, match="404"): Captioner.from_pretrained("me/other")
