@@ -118,7 +118,7 @@ def test_ranges_are_wide():
 # ---------------------------------------------------------------- the package
 
 THIRD_PARTY = {'PIL': 'pillow', 'yaml': 'pyyaml', 'sklearn': 'scikit-learn', 'skia': 'skia-python', 'rouge_score': 'rouge-score',
-               'jupyter_client': 'jupyter-client', 'cv2': 'opencv-python-headless'}
+               'jupyter_client': 'jupyter-client', 'huggingface_hub': 'huggingface-hub', 'cv2': 'opencv-python-headless'}
 
 def imported(tree: ast.AST) -> set[str]:
     "Top-level names of the absolute imports anywhere in a syntax tree."
