@@ -13,8 +13,8 @@ END, PAD, WIDTH = 5, 1, 32
 def lm():
     "Random, with a likely end: captions of many lengths."
     torch.manual_seed(0)
-    model = OPTForCausalLM(OPTConfig(vocab_size=90, hidden_size=WIDTH, word_embed_proj_dim=WIDTH, ffn_dim=64, num_hidden_layers=3, num_attention_heads=4,
-                                     max_position_embeddings=80)).eval().requires_grad_(False)
+    model = OPTForCausalLM(OPTConfig(vocab_size=90, hidden_size=WIDTH, word_embed_proj_dim=WIDTH, ffn_dim=64, num_hidden_layers=3,
+                                     num_attention_heads=4, max_position_embeddings=80)).eval().requires_grad_(False)
     for p in model.parameters():
         if p.dim() > 1: p.mul_(12)
     model.get_input_embeddings().weight[END] *= 1.6

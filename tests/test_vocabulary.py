@@ -1,4 +1,4 @@
-"vocabulary: the loss in pieces is torch's own, in value and gradient, with and without bias, smoothing, frozen words, bf16; nothing is computed for what is frozen."
+"vocabulary: the loss in pieces is torch's own in value and gradient: bias, smoothing, frozen words, bf16; nothing is computed for what is frozen."
 import pytest
 import torch
 from torch.nn import functional as F
