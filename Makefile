@@ -133,6 +133,8 @@ bench: env
 	$(PY) benchmarks/drawing.py
 	$(PY) benchmarks/records.py
 	$(PY) benchmarks/precision.py
+	$(PY) benchmarks/generation.py
+	$(PY) benchmarks/lavis_cpu.py $(if $(wildcard $(LAVIS_VENV)/bin/python),--lavis $(LAVIS_VENV)/bin/python)
 
 # on a machine with an NVIDIA GPU and a torch built for it; what it writes is to be committed
 bench-gpu: env

@@ -15,6 +15,15 @@ from expblip import io
 from expblip.launch import TrainingFailed, run_cells
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def guard_stays(monkeypatch):
+    "What a cell puts into the package while it runs in this process is taken out again."
+    from expblip import training
+    monkeypatch.setattr(training, "Guard", training.Guard)
+
+
 SLURM = ROOT / "tools" / "slurm.sh"
 ACCELERATE = f"{sys.executable} -m accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
 PARAMETERS = """me = ''  # this notebook
