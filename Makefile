@@ -153,6 +153,8 @@ bench: env
 	$(PY) benchmarks/records.py
 	$(PY) benchmarks/precision.py
 	$(PY) benchmarks/probes.py
+	$(PY) benchmarks/generation.py
+	$(PY) benchmarks/lavis_cpu.py $(if $(wildcard $(LAVIS_VENV)/bin/python),--lavis $(LAVIS_VENV)/bin/python)
 
 # on a machine with an NVIDIA GPU and a torch built for it; what it writes is to be committed
 bench-gpu: env

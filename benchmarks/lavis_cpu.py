@@ -1,4 +1,4 @@
-"""Updates of step 1 and step 2 on CPU beside LAVIS: `python benchmarks/lavis_cpu.py --lavis PYTHON`. 
+"""Updates of step 1 and step 2 on CPU beside LAVIS: `python benchmarks/lavis_cpu.py --lavis PYTHON`.
 
 Samples/s, ratios in paired rounds, and what each change adds.
 
@@ -179,7 +179,7 @@ def negatives(drawn: list[int]):
     "Take the wrong pairs that LAVIS drew."
     import expblip.step1 as step1
     half, kept = iter((drawn[:len(drawn) // 2], drawn[len(drawn) // 2:])), step1.hard_negatives
-    step1.hard_negatives = lambda sim, own, draw=None: (torch.tensor(next(half)), torch.ones(len(sim), dtype=torch.bool))
+    step1.hard_negatives = lambda sim, own, *rest: (torch.tensor(next(half)), torch.ones(len(sim), dtype=torch.bool))
     try: yield
     finally: step1.hard_negatives = kept
 

@@ -190,6 +190,14 @@ class QFormer(nn.Module):
         if isinstance(m, nn.Embedding): nn.init.normal_(m.weight, std=.02)
         if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
 
+    def embed(self,
+        ids: Tensor,  # [B, T] text token ids
+    ) -> Tensor:  # [B, T, hidden]
+        "Words and positions, for several passes over the same texts. Raises ValueError when the text is longer than `max_text`."
+        if ids.size(1) > self.cfg.max_text:
+            raise ValueError(f'text of {ids.size(1)} tokens, but this Q-Former has {self.cfg.max_text} positions: lower max_tokens')
+        return self.words(ids) + self.positions.weight[:ids.size(1)]
+
     def look(self,
         image: Tensor,  # [B, P, encoder_width]
     ) -> list[tuple[Tensor, Tensor]]:  # keys and values [B, heads, P, D] of each cross-attention, for `forward`
@@ -199,7 +207,7 @@ class QFormer(nn.Module):
     def forward(self,
         kind: str,  # one of MASKS
         image: Tensor | list[tuple[Tensor, Tensor]] | None = None,  # [B, P, encoder_width], or what `look` gave; None only for 'text'
-        ids: Tensor | None = None,  # [B, T] text token ids; None only for 'query'
+        ids: Tensor | None = None,  # [B, T] text token ids, or what `embed` gave; None only for 'query'
         text_mask: Tensor | None = None,  # [B, T]
         weights: list | None = None,  # collects cross-attention weights
         pairs: Tensor | None = None,  # [N, 2] which image goes with which text; `image` is what `look` gave. None: each with its own
@@ -211,10 +219,7 @@ class QFormer(nn.Module):
         if nq:
             if image is None: raise ValueError(f"mask {kind!r} needs image tokens: only 'text' goes without")
             parts.append(self.query_tokens.expand(len(ids if ids is not None else image if isinstance(image, Tensor) else image[0][0]), -1, -1))
-        if ids is not None:
-            if ids.size(1) > self.cfg.max_text:
-                raise ValueError(f'text of {ids.size(1)} tokens, but this Q-Former has {self.cfg.max_text} positions: lower max_tokens')
-            parts.append(self.words(ids) + self.positions.weight[:ids.size(1)])
+        if ids is not None: parts.append(ids if ids.is_floating_point() else self.embed(ids))
         x = F.dropout(self.norm(torch.cat(parts, 1)), self.cfg.dropout, self.training)
         mask = None if kind == 'query' else attention_mask(kind, nq, text_mask)
         of_image, of_text = (None, None) if pairs is None else pairs.unbind(1)

@@ -151,7 +151,7 @@ class Step1(nn.Module):
         return F.normalize(self.vision_proj(queries), dim=-1)
 
     def text_features(self,
-        ids: Tensor,  # [B, T] [CLS] words [SEP] padding
+        ids: Tensor,  # [B, T] [CLS] words [SEP] padding; or what the Q-Former's `embed` gave
         mask: Tensor,  # [B, T]
     ) -> Tensor:  # [B, D]
         "Unit ITC feature of each text, from [CLS] with the text alone."
@@ -159,7 +159,7 @@ class Step1(nn.Module):
 
     def match(self,
         image: Tensor | list,  # [B, P, encoder_width] tokens after ln_vision, or what the Q-Former's `look` gave
-        ids: Tensor,  # [B, T] [CLS] words [SEP] padding
+        ids: Tensor,  # [B, T] [CLS] words [SEP] padding; or what the Q-Former's `embed` gave
         mask: Tensor,  # [B, T]
         pairs: Tensor | None = None,  # [N, 2] which image with which text; None: each with its own
     ) -> Tensor:  # [B or N, 2] scores of (no, yes)
@@ -178,12 +178,12 @@ class Step1(nn.Module):
         self.seen += self.training
         image = self.ln_vision(image)
         dec = ids.clone(); dec[:, 0] = self.dec_id
-        looked = self.qformer.look(image)  # once, for all passes over these pictures
-        queries, words = self.qformer('causal', looked, dec, mask)  # queries cannot see text: the same pass serves ITC
+        looked, (text, spoken) = self.qformer.look(image), self.qformer.embed(torch.cat([ids, dec])).chunk(2)  # once, for all passes
+        queries, words = self.qformer('causal', looked, spoken, mask)  # queries cannot see text: the same pass serves ITC
         same = group[:, None] == gather(group)[None]
-        features = self.image_features(queries), self.text_features(ids, mask)
+        features = self.image_features(queries), self.text_features(text, mask)
         itc, i2t, t2i = itc_loss(*features, self.temp, same, self.detach, self.identical_negatives)
-        itm, itm_acc = self.itm(image, ids, mask, i2t, t2i, same, draw, looked)
+        itm, itm_acc = self.itm(image, ids, mask, i2t, t2i, same, draw, looked, text)
         itg = itg_loss(self.qformer.head(words), self.qformer.words.weight, self.qformer.head_bias, ids, mask)
         hit = same.gather(1, i2t.argmax(1)[:, None]).float().mean()
         return dict(loss=itc + itm + itg, itc=itc, itm=itm, itg=itg, itc_acc=hit, itm_acc=itm_acc)
@@ -197,6 +197,7 @@ class Step1(nn.Module):
         same: Tensor,  # bool [B, N] word for word the same caption
         draw: Tensor | None = None,  # [B, 2] numbers in 0..1 that decide the wrong images and texts
         looked: list | None = None,  # what the Q-Former's `look` gives of these images, if it is known already
+        text: Tensor | None = None,  # what its `embed` gives of these texts
     ) -> tuple[Tensor, Tensor]:  # loss in nats a pair, and accuracy
         "Loss and accuracy of matching: texts [own, own, wrong] with images [own, wrong, own]."
         b = len(ids)
@@ -207,7 +208,7 @@ class Step1(nn.Module):
         for_image, for_text = (None, None) if draw is None else draw.unbind(1)
         wrong_image, ok = hard_negatives(hardness * t2i, forbidden, for_image, self.negatives)
         wrong_text, _ = hard_negatives(hardness * i2t, forbidden, for_text, self.negatives)
-        looked, texts, masks, me = looked or self.qformer.look(image), ids, mask, torch.arange(b, device=ids.device)
+        looked, texts, masks, me = looked or self.qformer.look(image), ids if text is None else text, mask, torch.arange(b, device=ids.device)
         if same.size(0) != same.size(1):  # several processes: wrong ones may be another's, and come behind one's own
             there = self.qformer.look(gather(image, grad=True)[wrong_image])
             looked = [(torch.cat([k, k2]), torch.cat([v, v2])) for (k, v), (k2, v2) in zip(looked, there)]

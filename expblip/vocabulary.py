@@ -27,10 +27,10 @@ class _VocabularyLoss(torch.autograd.Function):
         x, w = states.to(kind), weight.to(kind)
         rows = max(16, ROOM.get(device, ROOM['cuda']) // (4 * len(w)))
         known = isinstance(x.size(0), int)  # not while only shapes are traced
-        pieces = zip(x.split(rows), target.split(rows), range(0, len(x), rows)) if known else [(x, target, 0)]
+        pieces = zip(x.split(rows), target.split(rows), range(0, max(1, len(x)), rows)) if known else [(x, target, 0)]
         loss, hits = x.new_zeros((), dtype=torch.float32), torch.zeros((), device=x.device)
         wants = [learn and wanted for wanted in ctx.needs_input_grad[:3]]
-        grads = [torch.zeros_like(p, dtype=torch.float32) if p is not None and wanted else None for p, wanted in zip((states, weight, bias), wants)]
+        grads = [torch.empty_like(p, dtype=torch.float32) if p is not None and wanted else None for p, wanted in zip((states, weight, bias), wants)]
         with torch.autocast(device, enabled=False) if amp else nullcontext():
             for part, y, k in pieces:
                 z = part @ w.T
@@ -46,8 +46,10 @@ class _VocabularyLoss(torch.autograd.Function):
                 z.scatter_add_(1, y[:, None], torch.full_like(top[:, None], smoothing - 1))
                 g = z.to(kind)
                 if grads[0] is not None: grads[0][k:k + rows if known else None] = g @ w
-                if grads[1] is not None: grads[1] += g.T @ part
-                if grads[2] is not None: grads[2] += z.sum(0)
+                if grads[1] is not None:
+                    if kind == torch.float32: torch.addmm(grads[1], g.T, part, beta=min(k, 1), out=grads[1])
+                    else: grads[1] = g.T @ part if not k else grads[1].add_(g.T @ part)
+                if grads[2] is not None: grads[2] = z.sum(0) if not k else grads[2].add_(z.sum(0))
         ctx.save_for_backward(*[None if g is None else g.to(p.dtype) for g, p in zip(grads, (states, weight, bias))])  # type: ignore[union-attr]
         ctx.mark_non_differentiable(hits)
         return loss, hits

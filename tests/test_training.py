@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from expblip import io, training
 from expblip.images import ImageStore
 from expblip.samples import Step1Batches, Step2Batches, captions_for
-from expblip.training import BrokenLoss, Plan, ahead, awake, batch_order, curves, decay_groups, fit, rate
+from expblip.training import BrokenLoss, Guard, Plan, ahead, awake, batch_order, curves, decay_groups, fit, rate
 
 torch.set_num_threads(1)
 
@@ -133,6 +134,37 @@ def test_a_broken_loss_names_step_and_records_and_the_log_stays_whole(tmp_path):
         fit(net, list(net.named_parameters()), broken, np.ones(64), Plan(9, 4, every=1), "toy", tmp_path / "log", lambda i: [f"face-{k}" for k in i])
     assert all(f"face-{k}" in str(e.value) for k in calls[2]) and len((tmp_path / "log").read_text().splitlines()) == 2
     assert net.lin.weight.isfinite().all()
+
+
+class Late(Guard):
+    "As on a GPU."
+    def __init__(self, label, names, device): super().__init__(label, names, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("late", (False, True))
+@pytest.mark.parametrize("broken, passes, every, saved, lines", [
+    (5, 1, 3, 4, 1), (6, 1, 3, 5, 1), (5, 1, 100, 4, 0), (9, 2, 3, 4, 1)])  # at which pass, of how many an update
+def test_a_broken_loss_that_is_seen_late_is_the_same_error_and_is_never_saved(late, broken, passes, every, saved, lines, tmp_path, monkeypatch):
+    if late: monkeypatch.setattr(training, "Guard", Late)
+    calls, net = [], Toy()
+    def some(i, at):
+        calls.append(i); b = make(i)
+        if len(calls) == broken: b["y"][0] = float("inf")
+        return b
+    def run(save_every):
+        calls.clear()
+        with pytest.raises(BrokenLoss) as e:
+            fit(net, list(net.named_parameters()), some, np.ones(64), Plan(9, 8, every=every, accumulate=passes), "toy", tmp_path / "log",
+                lambda i: [f"face-{k}" for k in i], resume=tmp_path / "resume", save_every=save_every)
+        return str(e.value)
+    step, said = (broken - 1) // passes + 1, run(1e9)
+    assert f"toy: the loss of step {step} is inf (records {', '.join(f'face-{k}' for k in calls[broken - 1])} ...)" in said
+    assert net.lin.weight.isfinite().all() != late and len((tmp_path / "log").read_text().splitlines()) == lines
+    assert not (tmp_path / "resume").exists()
+    net.lin.reset_parameters()
+    assert run(0.) == said and (tmp_path / "resume" / f"{saved:08}.json").exists() and not list((tmp_path / "resume").glob(f"*{saved + 1}.*"))
+    tensors = [x for p in (tmp_path / "resume").glob("*.safetensors") for x in io.load_tensors(p).values()]
+    assert tensors and all(x.isfinite().all() for x in tensors)
 
 
 def test_step1_batches_pair_each_caption_with_its_picture_and_mark_twins():
