@@ -22,6 +22,10 @@ part tests "$PY" -m pytest -q tests/test_speed.py tests/test_full_size.py tests/
 part smoke "$PY" -m expblip.pipeline run --run gpu --scale smoke --seeds 1 --device cuda
 part smoke_compiled "$PY" -m expblip.pipeline run --run gpu-compiled --scale smoke --seeds 1 --device cuda --only step2-au \
   -p step1.compile=qformer -p step1.pad_to=16 -p step2.compile=encoder+qformer+lm -p step2.pad_to=16
+PARTS=$(mktemp -d)  # full size, random weights, through the stage notebooks themselves: their timing.json and memory are what counts
+part random_parts "$PY" benchmarks/random_parts.py "$PARTS" --lm 6.7b
+part stages_full bash -c "$PY -m expblip.pipeline run --run gpu-full --scale full --seeds 1 --device cuda --only caption-au $(tail -n 1 "$OUT/random_parts.log")"
+rm -rf "$PARTS"
 LAVIS=${LAVIS_PYTHON:+--lavis $LAVIS_PYTHON}
 for p in features step1 step2-6.7b-64 step2-6.7b-128 step2-2.7b generate; do
   part "speed_$p" "$PY" benchmarks/full_size.py --device cuda --parts "$p" --out "$OUT/speed_$p.json" ${LAVIS:-}

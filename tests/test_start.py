@@ -144,3 +144,27 @@ def test_an_encoder_keeps_its_own_pixel_statistics(parts, tmp_path):
     plain.load_state_dict(first.state_dict())
     x = torch.randn(1, 3, 56, 56)
     assert first.statistics and not plain.statistics and not torch.allclose(first(x), plain(x), atol=1e-3)
+
+
+def test_random_parts_let_the_full_graph_begin(tmp_path):
+    "What a session on a GPU measures the stages with, small: the folders open, and the knobs are those of the pipeline."
+    import importlib.util
+    import os
+    import shlex
+    import subprocess
+    import sys
+    path = ROOT / "benchmarks/random_parts.py"
+    got = subprocess.run([sys.executable, str(path), str(tmp_path), "--lm", "small"], capture_output=True, text=True, cwd=ROOT,
+                         env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert got.returncode == 0, got.stderr[-2000:]
+    asked = shlex.split(got.stdout.splitlines()[-1])
+    spec = importlib.util.spec_from_file_location("random_parts", path)
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    assert asked == module.knobs(tmp_path.resolve(), 20)
+    instances = plan("x", "full", overrides=asked[1::2]).instances  # every name and value is checked here
+    assert instances["seed0/step2-au"].params["steps"] == 20 and instances["shared/start"].params["random"] is True
+    Blip2VisionConfig.from_dict(dict(ENCODERS["eva_vit_g"], hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+                                     image_size=56)).save_pretrained(tmp_path / "tower")
+    size = named_size(str(tmp_path / "tower"), str(tmp_path / "opt"), str(tmp_path / "bert"), [], random=True)
+    start = Start(make_start(tmp_path / "start", size))
+    assert len(start.text_tok) == 30523 and start.captioner().lm.config.vocab_size == 1200
