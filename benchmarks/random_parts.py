@@ -22,7 +22,8 @@ def opt_folder(folder: Path, name: str) -> None:
     dice = random.Random(0)
     tok = train_tokenizer([noted('rule', dice).text for _ in range(500)], 1000)
     shape = dict(LANGUAGE_MODELS['facebook/opt-6.7b' if name == 'small' else f'facebook/opt-{name}'])
-    if name == 'small': shape |= dict(vocab_size=1200, hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=2)
+    if name == 'small':
+        shape |= dict(vocab_size=1200, hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=2)
     shape |= dict(pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=newline_id(tok))
     with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=torch.bfloat16)
