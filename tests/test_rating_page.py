@@ -230,8 +230,11 @@ def test_a_name_that_is_none_and_a_folder_without_a_sample(browser, serve, folde
     tab = context.new_page()
     tab.goto(server.url)
     tab.fill('#rater input, #rater textarea', '<b>../x</b>')
-    tab.click('#start')
-    tab.wait_for_selector('.fault')
+    from playwright.sync_api import TimeoutError as TooLate
+    for _ in range(10):  # as a person would: while the page is still loading nobody listens to a click
+        tab.click('#start')
+        try: tab.wait_for_selector('.fault', timeout=3000); break
+        except TooLate: continue
     assert "'<b>../x</b>' is no name for a rater" in tab.inner_text('.fault') and tab.locator('#face img').count() == 0
     context.close()
     empty = tmp_path_factory.mktemp('empty')

@@ -57,6 +57,7 @@ def plan(step, **changes):
 
 def train(step, folder, dies=None, save_every=0., **changes):
     "Train into a folder; `dies` may end the process."
+    torch.set_num_threads(1)  # the bits depend on it, and other tests may have changed it
     model, named, batches = work(step)
     if dies: batches = dies(model, batches)
     run = fit(model, named, batches, batches.lengths, plan(step, **changes), f"step {step}", folder / "log.jsonl", check=lambda s: dict(val=s / 7),
