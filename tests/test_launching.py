@@ -41,6 +41,7 @@ import torch
 from torch import nn
 
 from expblip import training
+from expblip.io import atomic_write
 from expblip.launch import launch
 from expblip.memory import Memory
 from expblip.training import Plan, fit
@@ -50,7 +51,7 @@ class Toy(nn.Module):
     def __init__(self):
         super().__init__(); self.layers = nn.ModuleList([nn.Linear(1, 4), nn.Linear(4, 1)])
     def forward(self, x, y):
-        Path(out, f'rank-{os.environ.get("RANK", "none")}').write_text(f'{os.environ.get("WORLD_SIZE", 1)} {type(self).__name__}')
+        atomic_write(Path(out, f'rank-{os.environ.get("RANK", "none")}'), f'{os.environ.get("WORLD_SIZE", 1)} {type(self).__name__}')
         for layer in self.layers: x = layer(x)
         return dict(loss=(x[:, 0] - y).square().mean())
 def batches(i, at):
