@@ -2,13 +2,10 @@
 from typing import Any
 
 from expblip.encoders import HubEncoder
-from expblip.estimate import step1_flops
+from expblip.estimate import qformer_flops, step1_flops
 from expblip.qformer import QFormerConfig
 
 Work = tuple[float, float]  # FLOP of linear layers (weights), FLOP of products of activations (attention)
-
-
-def add(*parts: Work) -> Work: return sum(p[0] for p in parts), sum(p[1] for p in parts)
 
 
 def block(n: int, width: int, inner: int) -> Work:
@@ -22,14 +19,6 @@ def vision(encoder: HubEncoder) -> tuple[float, Work]:
     w, inner = c.hidden_size, c.intermediate_size
     depth, attention = block(encoder.tokens, w, inner)
     return 2. * (encoder.image_size // c.patch_size)**2 * 3 * c.patch_size**2 * w, (depth * c.num_hidden_layers, attention * c.num_hidden_layers)
-
-
-def qformer(c: QFormerConfig, queries: int, text: int, image: int) -> Work:
-    "One pass of the Q-Former, forward, one sample: so many query, text and image tokens."
-    n, h = queries + text, c.hidden
-    linear, attention = 2. * n * h * (4 * h + 2 * c.ffn) * c.layers, 4. * n * n * h * c.layers
-    crossing = len(range(0, c.layers, c.cross_every)) if queries else 0
-    return linear + crossing * 2. * (2 * queries * h * h + 2 * image * c.encoder_width * h), attention + crossing * 4. * queries * image * h
 
 
 def step1(c: QFormerConfig, text: int, image: int, pool: int, shared: bool = True) -> float:
@@ -47,7 +36,7 @@ def step2(encoder: HubEncoder, c: QFormerConfig, lm: Any, text: int) -> float:
     "An update of step 2, one sample with `text` real tokens: encoder and Q-Former are trained, the language model only passes gradients on."
     patches, body = vision(encoder)
     (linear, attention), scores = language(lm, c.queries + text, text)
-    trained = sum(add(body, qformer(c, c.queries, 0, encoder.tokens))) + 2. * c.queries * c.hidden * lm.hidden_size
+    trained = sum(body) + qformer_flops(c, c.queries, 0, encoder.tokens) + 2. * c.queries * c.hidden * lm.hidden_size
     return 2 * patches + 3 * trained + 2 * (linear + scores) + 3 * attention
 
 
@@ -60,4 +49,4 @@ def features(encoder: HubEncoder) -> float:
 def generation(encoder: HubEncoder, c: QFormerConfig, lm: Any, new: int) -> float:
     "A caption of `new` tokens: picture, prefix, then one token at a time with the earlier ones remembered."
     (linear, attention), _ = language(lm, c.queries + new, 0)
-    return features(encoder) + sum(qformer(c, c.queries, 0, encoder.tokens)) + linear + attention / 2 + 2. * new * lm.hidden_size * lm.vocab_size
+    return features(encoder) + qformer_flops(c, c.queries, 0, encoder.tokens) + linear + attention / 2 + 2. * new * lm.hidden_size * lm.vocab_size

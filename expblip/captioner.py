@@ -59,7 +59,7 @@ def named_pictures(
         if not found: raise CaptionerError(f"{images}: no picture in this folder; files that end with {', '.join(ENDINGS)} are looked for")
         yield from ((str(Path(images) / name), Path(images) / name) for name in found)
     elif single(images): yield where, images
-    elif isinstance(images, Iterable) and not isinstance(images, (bytes, Mapping)):
+    elif isinstance(images, Iterable) and not isinstance(images, (bytes, Mapping)) and not hasattr(images, "detach"):
         for k, one in enumerate(images): yield from named_pictures(one, f"{where} {k}")
     else:
         raise CaptionerError(f"{where} is a {type(images).__name__}; give a path, a folder, a Pillow picture, "
@@ -275,6 +275,9 @@ class Captioner:
         from expblip.pictures import in_threads
 
         self._check(aspect, crop, faults)
+        for name, value in dict(batch=batch, workers=workers, beams=beams, max_new=max_new).items():
+            if value < 1: raise CaptionerError(f"{name} {value!r}: give a whole number from 1")
+        if not 0 < top_p <= 1: raise CaptionerError(f"top_p {top_p!r}: give a number above 0, up to 1")
         words = dict(decode=decode, beams=beams, max_new_tokens=max_new, top_p=top_p, temperature=temperature)
         waiting: list[Seen] = []
 

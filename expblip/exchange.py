@@ -31,7 +31,8 @@ def write_lavis(
     dropped = [k for k, v in state.items() if k.endswith('self_attn.qkv.bias') and v.chunk(3)[1].count_nonzero()]
     if 'qformer.positions.weight' in state:
         ready['Qformer.bert.embeddings.position_ids'] = torch.arange(len(state['qformer.positions.weight']))[None]
-    with atomic_path(path) as temporary: torch.save(dict(model={k: v.clone() for k, v in ready.items()}, config={}, epoch=0), temporary)
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:  # an open file: torch refuses some names
+        torch.save(dict(model={k: v.clone() for k, v in ready.items()}, config={}, epoch=0), file)
     return [f'{len(dropped)} key biases left out: LAVIS has none, and softmax does not see them'] * bool(dropped)
 
 # %% ../nbs/api/exchange.ipynb #1dd4c2c6

@@ -82,3 +82,14 @@ def test_there_and_back_through_a_hub(captioner, tmp_path, monkeypatch):
     assert captioner.push_to_hub("me/faces") == "address of the commit" and asked == [("me/faces", True)]
     assert Captioner.from_pretrained("me/faces", device="cpu").caption(FACES[0]).text == captioner.caption(FACES[0]).text
     with pytest.raises(CaptionerError, match="404"): Captioner.from_pretrained("me/other")
+
+
+@pytest.mark.parametrize("option", [dict(max_new=0), dict(beams=0), dict(workers=0), dict(batch=0), dict(top_p=0.), dict(top_p=2.)], ids=str)
+def test_options_out_of_range_are_named(captioner, option):
+    (name, value), = option.items()
+    with pytest.raises(CaptionerError, match=f"^{name} {value}: give a"): captioner.caption(np.zeros((96, 96, 3), np.uint8), **option)
+
+
+def test_a_tensor_is_refused_with_what_to_give(captioner):
+    import torch
+    with pytest.raises(CaptionerError, match="picture is a Tensor; give a path"): captioner.caption(torch.zeros(96, 96, 3, dtype=torch.uint8))

@@ -182,6 +182,26 @@ def test_the_slurm_script_is_bash_and_asks_for_what_it_says():
     assert asked["ntasks-per-node"] == "1" and "requeue" in asked and asked["open-mode"] == "append"
 
 
+def test_the_knobs_of_the_page_and_of_the_script_are_accepted_at_the_scale_they_name(tmp_path):
+    from expblip.config import check_params
+    page = json.loads((ROOT / "nbs/tutorials/many_gpus.ipynb").read_text())
+    said = ["".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"]
+    asked = [found for text in said for found in re.findall(r'make paper SCALE=(\w+) P="([^"]+)"', text)]
+    for gpus, nodes in ((8, 4), (8, 1), (6, 1), (1, 3)):  # what the script asks for on such a cluster
+        (tmp_path / "make").write_text("#!/bin/sh\necho $2\n"); (tmp_path / "make").chmod(0o755)
+        (tmp_path / "scontrol").write_text("#!/bin/sh\necho node1\n"); (tmp_path / "scontrol").chmod(0o755)
+        env = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", SLURM_JOB_ID="7", SLURM_JOB_NUM_NODES=str(nodes), SLURM_JOB_NODELIST="node[1-4]",
+                   SLURM_GPUS_ON_NODE=str(gpus), SLURM_SUBMIT_DIR=str(ROOT))
+        got = subprocess.run(["bash", str(SLURM)], env=env, capture_output=True, text=True)
+        assert f"step1.processes={gpus * nodes} " in got.stdout, got.stderr
+        asked.append(("full", got.stdout.strip().removeprefix("P=")))
+    assert len(asked) >= 7
+    for scale, knobs in asked:
+        stages: dict = {}
+        for stage, name, value in re.findall(r"(\w+)\.(\w+)=(\S+)", knobs): stages.setdefault(stage, {})[name] = int(value) if value.isdigit() else value
+        for stage, values in stages.items(): assert check_params(stage, dict(scale=scale, **values))["processes"] == values["processes"]
+
+
 def test_the_slurm_script_trains_on_two_nodes_and_goes_on_after_it_was_pre_empted(stage, alone, tmp_path):
     "The first time in shards, until one process is killed; the second time without."
     got = job(stage | dict(dies=5), tmp_path / "cluster", KNOBS="step2.shard=fsdp")

@@ -327,3 +327,8 @@ def test_base_and_full_are_complete_and_printed(capsys):
 def test_save_tensors_of_the_homeless_is_a_plain_file(pair, tmp_path):
     save_tensors(tmp_path / 'x.safetensors', flat(pair[0]))
     assert same(read_weights(tmp_path / 'x.safetensors').state, load_tensors(tmp_path / 'x.safetensors'))
+
+
+def test_a_lavis_file_may_have_any_name(pair, tmp_path):
+    write_lavis(tmp_path / 'plain', *pair, without=())
+    assert read_weights(tmp_path / 'plain').layout == 'LAVIS'

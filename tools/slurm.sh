@@ -28,4 +28,5 @@ EXPBLIP_LAUNCHER+=" --nnodes=$NODES --nproc-per-node=$GPUS --rdzv-backend=c10d -
 export EXPBLIP_LAUNCHER
 
 ALL=$((NODES * GPUS))
-exec make paper P="step1.processes=$ALL step2.processes=$ALL ${KNOBS:-}" "$@"  # KNOBS: further knobs, such as step2.shard=fsdp
+BATCH=${BATCH:-$(((31 + ALL) / ALL * ALL))}  # of both steps: the least from 32 on that all processes can share evenly (the paper's are 28 and 32)
+exec make paper P="step1.batch=$BATCH step1.processes=$ALL step2.batch=$BATCH step2.processes=$ALL ${KNOBS:-}" "$@"  # KNOBS: further knobs, such as step2.shard=fsdp
