@@ -198,7 +198,8 @@ def test_the_knobs_of_the_page_and_of_the_script_are_accepted_at_the_scale_they_
     assert len(asked) >= 7
     for scale, knobs in asked:
         stages: dict = {}
-        for stage, name, value in re.findall(r"(\w+)\.(\w+)=(\S+)", knobs): stages.setdefault(stage, {})[name] = int(value) if value.isdigit() else value
+        for stage, name, value in re.findall(r"(\w+)\.(\w+)=(\S+)", knobs):
+            stages.setdefault(stage, {})[name] = int(value) if value.isdigit() else value
         for stage, values in stages.items(): assert check_params(stage, dict(scale=scale, **values))["processes"] == values["processes"]
 
 
