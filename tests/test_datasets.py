@@ -123,7 +123,7 @@ def test_the_rule_and_one_test_person_in_options(root, tmp_path):
 
 
 def test_a_loader_of_ones_own(root, tmp_path, monkeypatch):
-    "As the tutorial adds one: found by its folder, given its options, those with a type checked."
+    "As the how-to adds one: found by its folder, given its options, those with a type checked."
     def load_mine(root, test=(), share: float = .5, seed=0, decode=False):
         return LOADERS['rafau'](root, test=share, seed=seed, decode=decode)
 

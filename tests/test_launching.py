@@ -184,7 +184,7 @@ def test_the_slurm_script_is_bash_and_asks_for_what_it_says():
 
 def test_the_knobs_of_the_page_and_of_the_script_are_accepted_at_the_scale_they_name(tmp_path):
     from expblip.config import check_params
-    page = json.loads((ROOT / "nbs/tutorials/many_gpus.ipynb").read_text())
+    page = json.loads((ROOT / "nbs/howto/many_gpus.ipynb").read_text())
     said = ["".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"]
     asked = [found for text in said for found in re.findall(r'make paper SCALE=(\w+) P="([^"]+)"', text)]
     for gpus, nodes in ((8, 4), (8, 1), (6, 1), (1, 3)):  # what the script asks for on such a cluster

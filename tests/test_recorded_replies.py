@@ -21,7 +21,7 @@ def test_every_reply_says_which_model_wrote_it_and_it_is_no_gpt():
 
 def test_the_page_replays_them_without_key_or_socket(tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"): monkeypatch.delenv(name, raising=False)
-    page = ROOT / "nbs" / "tutorials" / "llm_writers.ipynb"
+    page = ROOT / "nbs" / "howto" / "llm_writers.ipynb"
     guarded = json.loads(page.read_text())
     guard = ("import socket\n_own = socket.socket.connect\ndef _refuse(self, where):\n"
              "    if self.family != socket.AF_UNIX: raise RuntimeError(f'a socket to {where}')\n    return _own(self, where)\n"
@@ -37,5 +37,5 @@ def test_the_page_replays_them_without_key_or_socket(tmp_path, monkeypatch):
 
 def test_another_question_is_said_to_be_missing(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="MissingReplies: .*another"):
-        papermill.execute_notebook(ROOT / "nbs/tutorials/llm_writers.ipynb", tmp_path / "out.ipynb", {"llm_model": "./another"},
+        papermill.execute_notebook(ROOT / "nbs/howto/llm_writers.ipynb", tmp_path / "out.ipynb", {"llm_model": "./another"},
                                    kernel_name="python3", progress_bar=False, cwd=ROOT)

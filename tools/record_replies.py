@@ -1,4 +1,4 @@
-"""Records the replies that the docs show: serves the small chat model, and lets the page nbs/tutorials/llm_writers.ipynb ask it."""
+"""Records the replies that the docs show: serves the small chat model, and lets the page nbs/howto/llm_writers.ipynb ask it."""
 import os
 import shutil
 import socket
@@ -35,7 +35,7 @@ def main(model: str, replies: str) -> None:
                         break
                     except OSError:
                         time.sleep(0.2)
-                page = ROOT / "nbs" / "tutorials" / "llm_writers.ipynb"
+                page = ROOT / "nbs" / "howto" / "llm_writers.ipynb"
                 papermill.execute_notebook(page, Path(place) / "out.ipynb", {"base_url": f"http://127.0.0.1:{port}/v1", "replies": replies}, cwd=ROOT,
                                            kernel_name="python3", progress_bar=False)
             finally:
