@@ -13,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / 'nbs'
-FOLDERS = {'tutorials': ('Tutorials', 'Lessons and how-to, from the first caption on.'),
+FOLDERS = {'lessons': ('Lessons', 'The method from the first face to the findings, for readers who know PyTorch and not BLIP-2.'),
+           'tutorials': ('Tutorials', 'How to: your data, your writer, your machines.'),
            'stages': ('Stages', 'The notebooks that one run is made of, in order.'),
            'tables': ('Tables', 'The tables and figures of the paper, each from saved artefacts.'),
            'explanations': ('Explanations', 'Why it is built like this, and what is promised.'),
