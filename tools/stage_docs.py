@@ -13,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / 'nbs'
-FOLDERS = {'howto': ('How-to', 'One task a page: what you need, the way, what can go wrong.'),
+FOLDERS = {'lessons': ('Lessons', 'The method from the first face to the findings, for readers who know PyTorch and not BLIP-2.'),
+           'howto': ('How-to', 'One task a page: what you need, the way, what can go wrong.'),
            'stages': ('Stages', 'The notebooks that one run is made of, in order.'),
            'tables': ('Tables', 'The tables and figures of the paper, each from saved artefacts.'),
            'explanations': ('Explanations', 'Why it is built like this, and what is promised.'),
