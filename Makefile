@@ -49,7 +49,7 @@ help:
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
 	@echo "make drawn-expblip [RUN=]  the Exp-BLIP of a finished run becomes expblip/drawn"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
-	@echo "make scaling              two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
+	@echo "make scaling [SCALE=mid]  two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
 	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
 	@echo "make env | export | clean-nbs | readme | lint | types | bench | bench-gpu | hooks"
@@ -143,9 +143,9 @@ parity: env
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(LAVIS_VENV)/bin/python -W ignore tools/lavis_parity.py tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -q tests/test_lavis.py
 
-# two image encoders by two language models, four starts and eight captioners: minutes at smoke, hours at tiny
+# two image encoders by two language models and the eight captioners on them: mid is tiny with fewer updates, about an hour of one core a seed
 scaling: env
-	$(PY) tools/scaling.py --scale $(SCALE) --seeds $(SEEDS) $(foreach p,$(P),-p "$(p)")
+	$(PY) tools/scaling.py --scale $(if $(filter file default,$(origin SCALE)),mid,$(SCALE)) --seeds $(SEEDS) $(if $(JOBS),-n $(JOBS)) $(foreach p,$(P),-p "$(p)")
 
 bench: env
 	$(PY) benchmarks/import_time.py

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 # %% auto #0
-__all__ = ['person_weights', 'ratio_intervals', 'f1_parts', 'accuracy_parts']
+__all__ = ['person_weights', 'ratio_intervals', 'f1_parts', 'accuracy_parts', 'difference_interval']
 
 # %% ../nbs/api/intervals.ipynb #3590c338
 def person_weights(
@@ -27,6 +27,25 @@ def person_weights(
     return who, np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws).astype("float32")
 
 # %% ../nbs/api/intervals.ipynb #ddc9b0b4
+def _samples(top: np.ndarray, bottom: np.ndarray, people: Sequence[str | None], draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    "Ratio of each class in each sample [draws, K], and their mean over the classes that have one [draws, 1]."
+    who, weights = person_weights(people, draws, seed)
+    sums = [np.zeros((weights.shape[1], top.shape[1]), "float32") for _ in range(2)]
+    for total, part in zip(sums, (top, bottom)):
+        np.add.at(total, who, part)
+    upper, lower = (weights @ total for total in sums)
+    ratios = np.divide(upper, lower, out=np.full(lower.shape, np.nan, "float32"), where=lower > 0)
+    known = ~np.isnan(ratios)
+    means = np.divide(np.where(known, ratios, 0).sum(1), known.sum(1), out=np.full(draws, np.nan), where=known.any(1))[:, None]
+    return ratios, means
+
+
+def _edges(values: np.ndarray, level: float) -> np.ndarray:
+    "Low and high of the samples that have a value."
+    known = values[~np.isnan(values)]
+    return np.percentile(known, (50 * (1 - level), 50 * (1 + level))) if len(known) else np.full(2, np.nan)
+
+
 def ratio_intervals(
     top: np.ndarray,  # [N, K] numerator of each image and class, such as 2 where a present AU was found
     bottom: np.ndarray,  # [N, K] denominator, such as label + prediction; 0 where the label is not annotated
@@ -36,17 +55,8 @@ def ratio_intervals(
     seed: int = 0,  # the draw
 ) -> np.ndarray:  # [K + 1, 2] low and high of each class, then of the mean over classes; NaN where there is no ratio
     "Percentile intervals over samples of people; in each sample the mean is over the classes that have a ratio in it, as in `metrics.macro`."
-    who, weights = person_weights(people, draws, seed)
-    sums = [np.zeros((weights.shape[1], top.shape[1]), "float32") for _ in range(2)]
-    for total, part in zip(sums, (top, bottom)):
-        np.add.at(total, who, part)
-    upper, lower = (weights @ total for total in sums)
-    ratios = np.divide(upper, lower, out=np.full(lower.shape, np.nan, "float32"), where=lower > 0)
-    known = ~np.isnan(ratios)
-    means = np.divide(np.where(known, ratios, 0).sum(1), known.sum(1), out=np.full(draws, np.nan), where=known.any(1))[:, None]
-    edges = (50 * (1 - level), 50 * (1 + level))
-    return np.array([np.percentile(one[~np.isnan(one)], edges) if (~np.isnan(one)).any() else (np.nan, np.nan)
-                     for one in np.hstack([ratios, means]).T])
+    return np.array([_edges(one, level) for one in np.hstack(_samples(top, bottom, people, draws, seed)).T])
+
 
 # %% ../nbs/api/intervals.ipynb #9f2f0a90
 def f1_parts(
@@ -65,3 +75,28 @@ def accuracy_parts(
     "What each image adds to the number of right answers and of annotated labels."
     known = ~np.isnan(truth)
     return (known & (truth == predicted)).astype(float), known.astype(float)
+
+# %% ../nbs/api/intervals.ipynb #62b3673b
+def difference_interval(
+    first: Sequence[tuple[np.ndarray, np.ndarray]],  # numerator and denominator [N, K] of one model, one pair a seed
+    second: Sequence[tuple[np.ndarray, np.ndarray]],  # the same of the other, same images, same seeds
+    people: Sequence[str | None],  # [N] who is in each image
+    draws: int = 1000,  # bootstrap samples
+    level: float = 0.95,  # share of the samples inside the interval
+    seed: int = 0,  # the draw
+) -> tuple[float, float, float]:  # difference of the means over classes, and its low and high
+    "First minus second, averaged over seeds, with a percentile interval over samples of people; `ValueError` when the seeds are not paired."
+    if not first or len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} seeds: give both models for each seed")
+    shapes = {np.shape(part) for pair in (*first, *second) for part in pair}
+    if len(shapes) > 1 or len(people) != next(iter(shapes))[0]:
+        raise ValueError(f"tables of {sorted(shapes)} for {len(people)} images: both models must be scored on the same images and classes")
+
+    def mean(top: np.ndarray, bottom: np.ndarray) -> float:
+        total = bottom.sum(0)
+        return float(np.mean(top.sum(0)[total > 0] / total[total > 0])) if (total > 0).any() else float("nan")
+
+    gaps = np.mean([_samples(*a, people, draws, seed)[1] - _samples(*b, people, draws, seed)[1] for a, b in zip(first, second)], 0)
+    low, high = _edges(gaps, level)
+    return float(np.mean([mean(*a) - mean(*b) for a, b in zip(first, second)])), float(low), float(high)
+

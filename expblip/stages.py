@@ -143,6 +143,7 @@ STAGES: dict[str, dict[str, Knob]] = {
         "lr": Knob(float, "peak learning rate", 2e-3, low=0, high=1), **SIZES, "precision": PRECISION},
     "blip2": {
         "encoder": _folder("the encoder (stage encoder)"), "lm": _folder("the language model (stage lm)"),
+        "qformer": _folder("another start with this encoder and vocabulary, whose Q-Former is taken instead of training step 1", ""),
         "faces": _count("faces drawn for it", low=1), "steps1": _count("updates of step 1"), "steps2": _count("updates of step 2"),
         "batch": _count("faces an update", low=2), "lr": Knob(float, "peak learning rate", 5e-4, low=0, high=1),
         "queries": _count("query tokens", 12, low=1, high=256), "hidden": _count("Q-Former width", 160, low=8, high=4096),
@@ -237,7 +238,7 @@ STAGES: dict[str, dict[str, Knob]] = {
     "attention": {
         "model": Knob(str, "which captioner", "au", choices=MODELS), "checkpoint": CHECKPOINT, "init": START,
         "faces": _count("drawn faces captioned", low=1), "slow": _count("of this many faces the occlusion maps too", 0), "max_new": LONGEST},
-    "scaling": {"runs": Knob(str, "the runs are called <runs>-<encoder>-<language model>", "scaling"), "limit": SCORED},
+    "scaling": {"records": RECORDS, "run": Knob(str, "the run of tools/scaling.py", "outputs/scaling"), "limit": SCORED},
     "report": {"run": _folder("the run to report on, `outputs/<run>`")},
     "ablation": {
         "records": RECORDS, "captions": CAPTIONS, "features": _folder("the frozen encoder's tokens (stage features)"), "init": START,

@@ -1,40 +1,56 @@
-"""Two image encoders by two language models (paper 4.3), on the drawn world: `python tools/scaling.py [--scale smoke] [--seeds 1] [-p ...]`.
+"""Two image encoders by two language models (paper 4.3), on the drawn world: `python tools/scaling.py [--scale mid] [--seeds 1] [-p ...]`.
 
-For each of the four pairs the stages 01-03 make a start (`outputs/scaling-start-<encoder>-<lm>`), then the usual stages train AU-BLIP and Exp-BLIP
-from it (`outputs/scaling-<encoder>-<lm>`); stage 96 puts them side by side. What is fresh is not made again, so a command that was stopped goes on.
+`scaling.yaml` beside this file is the graph: what does not depend on the pair is made once. All lies in `outputs/scaling`; stage 96 judges it,
+and reports of other runs show its figures. What is fresh is not made again: a command that was stopped goes on, and further seeds are added.
 """
 import argparse
-import subprocess
+import signal
 import sys
+from pathlib import Path
 
-ENCODERS = {'small': ['encoder.width=64', 'encoder.layers=1'], 'large': ['encoder.width=160', 'encoder.layers=2']}
-LANGUAGES = {'small': ['lm.width=96', 'lm.layers=2'], 'large': ['lm.width=192', 'lm.layers=4']}
-READERS = ('features', 'step1', 'step2', 'caption')  # the stages that begin from a start
+from expblip import pipeline
+from expblip.config import check_params
+from expblip.graph import GraphError, check, expand, notebook_parameters, parse_override, read_graph, select
+from expblip.runs import Run, cores
+
+HERE = Path(__file__).resolve().parent
+PAIRS = [f'{encoder}-{lm}' for encoder in ('small', 'large') for lm in ('small', 'large')]
+MID = (  # tiny with fewer updates, the same for small and large
+    'encoder.steps=1000', 'lm.steps=200', 'lm.soft_steps=2500', 'blip2.steps1=250', 'step1.steps=90',
+    'blip2-small-small.faces=2500', 'blip2-large-small.faces=2500',
+    *(f'step2-{model}-{pair}.steps={steps}' for model, steps in (('au', 700), ('emot', 300), ('exp', 950)) for pair in PAIRS))
+SETTINGS = {'mid': ('tiny', MID)}  # what --scale may also be: a scale, and parameters on top
 
 
-def main() -> None:
+def plan(root: Path, name: str, scale: str, seeds: int, given: list[str], workers: int = 0) -> Run:
+    "The stages of scaling.yaml as a run; GraphError lists every fault."
+    base, more = SETTINGS.get(scale, (scale, ()))
+    every = expand(read_graph(HERE / 'scaling.yaml'), name, base, range(seeds), 'auto', [parse_override(text) for text in (*more, *given)])
+    for instance in every.values():  # `encoder`, `lm` and `pair` name instances; to a notebook they are said only where it reads such a folder
+        known = notebook_parameters(root / instance.notebook)
+        for variable in ('encoder', 'lm', 'pair'):
+            if variable not in known: instance.params.pop(variable, None)
+    chosen = select(every, ['scaling'])
+    check(chosen, root, check_params)
+    return Run(root, name, chosen, preload=read_graph(root / 'pipeline.yaml')['preload'], scale=base, workers=workers or min(2, cores()))
+
+
+def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument('--scale', default='smoke')
-    ask.add_argument('--seeds', default='1')
-    ask.add_argument('--runs', default='scaling')
-    ask.add_argument('-p', action='append', default=[])
+    ask.add_argument('--scale', default='mid', help='mid (about an hour of one core), or a scale of the pipeline')
+    ask.add_argument('--seeds', type=int, default=1)
+    ask.add_argument('--run', default='scaling')
+    ask.add_argument('-n', dest='workers', type=int, default=0, help='notebooks side by side')
+    ask.add_argument('-p', action='append', default=[], metavar='STAGE.KNOB=VALUE')
     said = ask.parse_args()
-
-    def run(name: str, only: list[str], settings: list[str], seeds: str = '1') -> None:
-        wanted = [word for stage in only for word in ('--only', stage)] + [word for setting in settings for word in ('-p', setting)]
-        command = [sys.executable, '-m', 'expblip.pipeline', 'run', '--run', name, '--scale', said.scale, '--seeds', seeds, *wanted]
-        print(' '.join(command[1:]), flush=True)
-        subprocess.run(command, check=True)
-
-    def mine(stages: set[str]) -> list[str]: return [text for text in said.p if text.split('.')[0].split('-')[0] in stages]
-
-    for encoder, its in ENCODERS.items():
-        for language, own in LANGUAGES.items():
-            start = f'{said.runs}-start-{encoder}-{language}'
-            run(start, ['blip2'], its + own + mine({'encoder', 'lm', 'blip2'}))
-            init = [f'{stage}.init=outputs/{start}/shared/blip2' for stage in READERS]
-            run(f'{said.runs}-{encoder}-{language}', ['caption-au', 'caption-exp'], init + mine({'data', 'synthesize', 'fuse', *READERS}), said.seeds)
-    run(said.runs, ['scaling'], [f'scaling.runs={said.runs}'])
+    try:
+        work = plan(HERE.parent, said.run, said.scale, said.seeds, said.p, said.workers)
+    except GraphError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, pipeline._interrupted(work))
+    print(f'run {said.run}: scale {said.scale}, {len(work.instances)} stages, {work.workers} side by side, outputs/{said.run}', flush=True)
+    return pipeline.run(work)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': sys.exit(main())
