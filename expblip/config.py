@@ -88,15 +88,12 @@ def _together(stage: str, values: Mapping[str, Any]) -> list[str]:
         odd = [(name, part) for name, part in whole if values[name] % values[part]]
         faults += [f"{name} {values[name]} is no multiple of {part} {values[part]}; change one of them" for name, part in odd]
     if stage == "start":
-        from expblip.io import project_root
+        from expblip.downloads import start_faults
 
-        named = [name for name in (values["weights"] or "").split(",") if name]
-        if not named and not values["random"]:
-            faults.append("no file of weights is named: for ViT-g fetch blip2_pretrained.pth (LAVIS) or a Hugging Face BLIP-2 folder, for ViT-B the "
-                          "file of stage mae and bert-base-uncased, and say where they are: start.weights=file,folder")
-        gone = [name for name in named if name.endswith((".pth", ".pt", ".bin", ".safetensors")) and not (project_root() / name).is_file()]
-        if gone:
-            faults.append(f"weights names {', '.join(gone)}, and no such file is there: correct start.weights, or fetch the file first")
+        faults += start_faults(*(values[name] for name in ("encoder", "lm", "text", "weights", "random")))
+    if stage == "step1" and values["batch"] // values["accumulate"] < 2:
+        faults.append(f"batch {values['batch']} in {values['accumulate']} passes leaves ITC and ITM one picture and no negatives; "
+                      "take a batch of at least 2 a pass")
     for name in (name for place, name in (("encoder", "width"), ("blip2", "hidden"), ("lm", "width"), ("chat", "width")) if place == stage):
         if values[name] % HEADS:
             faults.append(f"{name} {values[name]} is no multiple of the {HEADS} attention heads; take {values[name] // HEADS * HEADS or HEADS}")

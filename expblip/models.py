@@ -178,6 +178,7 @@ def named_size(
     random: bool = False,  # parts that no file fills may stay random (for timing)
 ) -> ModelSize:  # with its files opened
     "The model that some names and files make. Raises StartError naming what is missing."
+    encoder, lm, text = (str(Path(name).expanduser()) if name.startswith('~') else name for name in (encoder, lm, text))
     try: words = len(text_tokenizer(text))
     except (OSError, ValueError) as error: raise StartError(f'text {text!r}: no tokenizer there, and none of that name in the local hub cache: '
                                               'fetch the folder of bert-base-uncased and name it in start.text') from error
@@ -196,7 +197,12 @@ def named_size(
                              f'{f" in {said}" if said else ""}: fetch {holds}; name it in start.weights (several are joined by commas)')
     width = build_encoder(shape, torch.float32).width if 'model_type' not in shape else shape['hidden_size']
     found = [q for q in (qformer_shape(file, words, width, heads) for file in files) if q]
-    return ModelSize(encoder, lm, found[-1] if found else QFormerConfig.paper(width), text, tuple(files))
+    q = found[-1] if found else QFormerConfig.paper(width)
+    if q.encoder_width != width:
+        last = [_named(file) for file in files if qformer_shape(file, words, width, heads)][-1]
+        raise StartError(f'{last}: its Q-Former reads image tokens of width {q.encoder_width}, and the image encoder {encoder!r} gives {width}: '
+                         'name the encoder it was trained with in start.encoder, or other files in start.weights')
+    return ModelSize(encoder, lm, q, text, tuple(files))
 
 # %% ../nbs/api/models.ipynb #6ca06308
 def make_start(

@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,15 @@ def plan(
     chosen = select(every, only or graph.get("default") or ())
     if checked:
         _same_data((graph.get("shortcuts") or {}).get("data", ""), chosen, base)
-        check(chosen, base, rules)
+        check(chosen | _idle(every, chosen, settings), base, rules)
     workers = workers or min(2, cores())
     return Run(base, name, chosen, graph.get("package") or "expblip", list(graph.get("preload") or []), scale, max(1, workers))
+
+
+def _idle(every: dict[str, Instance], chosen: dict[str, Instance], settings: list[tuple[str, str, Any]]) -> dict[str, Instance]:
+    "Stages outside the run for which something is given all the same: a misspelled knob is a fault there too."
+    given = {label for label, *_ in settings}
+    return {name: replace(one, reads=[]) for name, one in every.items() if name not in chosen and given & {one.stage, one.label}}
 
 
 def _same_data(place: str, chosen: dict[str, Instance], root: Path) -> None:

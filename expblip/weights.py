@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .checkpoints import load_checkpoint
-from .io import load_tensors, read_json
+from .downloads import file_fault, kind_of, pieces_of
+from .io import TensorFileError, load_tensors, read_json
 from .mapping import LAVIS, LAYOUTS, OURS, PARTS, MappingError, from_mae, part_of, rename, to_ours
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['EXTRA', 'ExchangeError', 'Weights', 'read_weights', 'our_state', 'stretch', 'Report', 'load_weights']
+__all__ = ['DDP', 'EXTRA', 'ExchangeError', 'Weights', 'read_weights', 'our_state', 'stretch', 'Report', 'load_weights']
 
 # %% ../nbs/api/weights.ipynb #c259587f
 class ExchangeError(ValueError):
@@ -35,6 +36,7 @@ class Weights:
     layout: str  # expblip, LAVIS, EVA, MAE, BERT or Hugging Face
     names: dict[str, str] = field(default_factory=dict)  # our name -> name in the file
     left: dict[str, str] = field(default_factory=dict)  # name in the file -> why it was left out
+    notes: list[str] = field(default_factory=list)  # what else was done to it
 
     def count(self) -> dict[str, int]:  # part -> tensors, in the order of PARTS
         "How many tensors of each part are there."
@@ -47,10 +49,14 @@ def _pickle(path: Path) -> dict[str, Tensor]:
     import pickle
 
     import torch
-    try: found = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    try:
+        if path.suffix != '.safetensors': found = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+        else:  # torch would believe the name
+            with open(path, 'rb') as file: found = torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        what = re.search(r'GLOBAL (\S+)', str(error))
-        raise ExchangeError(f'{path}: holds {what[1] if what else "objects"}, which is no tensor and could run a program: it was not opened. '
+        if not (what := re.search(r'(?:GLOBAL|found in|class) (\S+)', str(error))):
+            raise ExchangeError(f'{path}: not a whole torch file ({str(error)[-80:]}): fetch it again') from None
+        raise ExchangeError(f'{path}: holds {what[1]}, which is no tensor and could run a program: it was not opened. '
                             "Open it where you trust it, and save its 'model' entry alone") from None
     except (RuntimeError, EOFError, OSError) as error:
         raise ExchangeError(f'{path}: not a whole torch file ({str(error)[:80]}): fetch it again') from None
@@ -69,16 +75,33 @@ def _hub(path: str, name: str) -> Path | None:
     return Path(found) if found else None
 
 
+def _file(path: Path) -> dict[str, Tensor]:
+    "The tensors of one file, read as what it is and not as what it is called."
+    if fault := file_fault(path): raise ExchangeError(f'{path}: {fault}')
+    if kind_of(path) != 'safetensors': return _pickle(path)
+    try: return load_tensors(path)
+    except TensorFileError as error: raise ExchangeError(f'{str(error).split(" Delete it")[0]} Fetch it again') from None
+
+
 def _folder(path: str) -> dict[str, Tensor]:
     "All tensors of a Hugging Face folder, in one file or several."
-    for stem, read in (('model.safetensors', load_tensors), ('pytorch_model.bin', _pickle)):
-        index, single = _hub(path, f'{stem}.index.json'), _hub(path, stem)
-        if index:
-            names = sorted(set(read_json(index)['weight_map'].values()))
-            return {k: v for name in names for k, v in read(_hub(path, name) or Path(path, name)).items()}
-        if single: return read(single)
-    raise ExchangeError(f'{path}: has neither model.safetensors nor pytorch_model.bin (nor their index): '
-                        'name a whole model folder, or one in the local hub cache')
+    place = (_hub(path, 'config.json') or Path(path, 'config.json')).parent
+    for stem in ('model.safetensors', 'pytorch_model.bin'):  # of a model in the hub cache, what is not there yet is fetched now
+        if index := _hub(path, f'{stem}.index.json'):
+            listed = _json(index).get('weight_map')
+            for name in sorted(set(listed.values())) if isinstance(listed, dict) else (): _hub(path, name)
+        if index or _hub(path, stem): break
+    files, gone = pieces_of(place)
+    if gone: raise ExchangeError('; '.join(gone))
+    return {key: value for file in files for key, value in _file(file).items()}
+
+
+def _json(path: Path) -> dict:
+    "A mapping from a JSON file."
+    try: found = read_json(path)
+    except ValueError as error: raise ExchangeError(f'{str(error).split(" Delete it")[0]} Fetch it again') from None
+    if not isinstance(found, dict): raise ExchangeError(f'{path}: holds a {type(found).__name__}, not a mapping: fetch it again')
+    return found
 
 
 def _layout(path: str | Path, keys: Iterable[str]) -> str:
@@ -97,11 +120,23 @@ def read_weights(
     path: str | Path,  # a .pth or .safetensors file, a folder (ours or Hugging Face's), or a model in the local hub cache
 ) -> Weights:  # its tensors under our names
     "Read weights of any layout. Raises ExchangeError when the file cannot be read or holds a name that no rule knows."
-    said = str(path)
-    if Path(path).is_file(): raw = load_tensors(path) if Path(path).suffix == '.safetensors' else _pickle(Path(path))
-    elif (Path(path) / 'config.json').is_file() and 'format' in read_json(Path(path) / 'config.json'): raw = load_checkpoint(path)[0]
+    said = str(path := Path(path).expanduser() if str(path).startswith('~') else path)
+    if Path(path).is_file(): raw = _file(Path(path))
+    elif (config := Path(path) / 'config.json').is_file() and 'format' in _json(config): raw = load_checkpoint(path)[0]
     elif _hub(said, 'config.json'): raw = _folder(said)
+    elif Path(path).is_dir(): raise ExchangeError(f'{path}: no config.json there: name a model folder, or fetch it whole')
     else: raise ExchangeError(f'{path}: no such file, model folder, or model in the local hub cache: correct the path, or fetch the model first')
+    if not all(key.startswith(DDP) for key in raw): return _named(raw, path, said)
+    found = _named({key.removeprefix(DDP): value for key, value in raw.items()}, path, said)
+    found.names = {key: DDP + name for key, name in found.names.items()}
+    return replace(found, notes=[f'all names begin with {DDP} (written by one of several processes): read without it'])
+
+
+DDP = 'module.'  # what torch's DistributedDataParallel puts before every name
+
+
+def _named(raw: dict[str, Tensor], path: str | Path, said: str) -> Weights:
+    "Tensors under our names."
     layout = _layout(path, raw)
     if layout == 'expblip': return Weights(raw, said, layout, {k: k for k in raw})
     try:
@@ -202,7 +237,7 @@ def load_weights(
     "Fill models in place. Raises ExchangeError for half a part, a wrong shape, or a file that holds nothing of use; then nothing is changed."
     file = path if isinstance(path, Weights) else read_weights(path)
     own, ready = our_state(*models), {}
-    notes = [f'{len(v)} tensors left out: {why}' for why, v in _by_reason(file.left)]
+    notes = file.notes + [f'{len(v)} tensors left out: {why}' for why, v in _by_reason(file.left)]
     mine, theirs, tied = _parts(own), _parts(file.state), _tied_names(models)
     for part in [p for p in mine if p in theirs and p in parts]:
         missing, extra = sorted(mine[part] - theirs[part] - tied), sorted(theirs[part] - mine[part])
@@ -257,10 +292,18 @@ def _both(key: str, file: Weights) -> str:
 def _fit(key: str, file: Weights, want: Tensor, notes: list[str]) -> Tensor:
     "The file's tensor in the model's shape."
     value = file.state[key]
+    if want.is_floating_point() and not value.is_floating_point():
+        raise ExchangeError(f'{file.path}: {file.names.get(key, key)} holds {str(value.dtype).removeprefix("torch.")} and no weights '
+                            '(a quantised copy?): fetch the weights in float32, float16 or bfloat16')
+    if not value.is_meta and not bool(value.isfinite().all()):
+        raise ExchangeError(f'{file.path}: {file.names.get(key, key)} holds {int((~value.isfinite()).sum())} numbers that are not finite '
+                            f'(of {value.numel()}): its training broke, or the file is damaged; take an earlier one or fetch it again')
     if value.shape == want.shape: return value
     if 'position_embedding' in key and value.dim() == 3 and value.size(-1) == want.size(-1):
+        try: ready = stretch(value, want.size(1))
+        except ExchangeError as error: raise ExchangeError(f'{file.path}: {file.names.get(key, key)}: {error}') from None
         notes.append(f'{key}: stretched from {value.size(1)} to {want.size(1)} tokens (pictures of another size)')
-        return stretch(value, want.size(1))
+        return ready
     if file.layout == 'BERT' and key in ('qformer.words.weight', 'qformer.head_bias') and len(value) + 1 == len(want):
         import torch
         notes.append(f'{key}: the row of [DEC] stays as it was built')

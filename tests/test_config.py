@@ -35,7 +35,8 @@ def test_every_default_is_legal_and_every_knob_has_help():
 @pytest.mark.parametrize("scale", SCALE_NAMES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_resolves_at_every_scale(stage, scale):
-    files = {"weights": "bert-base-uncased"} if stage == "start" else {}  # at the two large scales they are the user's
+    words = "data/drawn-blip2/lm"  # at the two large scales the files are the user's, so small ones stand in
+    files = dict(weights="data/drawn-blip2", lm=words, text=words) if stage == "start" else {}
     cfg = stage_config(stage, scale=scale, device="cpu", seed=3, **files)
     unset = [name for name, value in cfg.dict().items() if value is None and stage_knobs(stage)[name].kind is not str]
     assert not unset and cfg.seed == 3

@@ -70,7 +70,8 @@ def test_one_command_from_files_to_captions(parts, project):  # noqa: F811
 
 
 def test_the_large_scales_begin_from_the_stage_start_and_the_small_ones_do_not():
-    full = plan("x", "full", overrides=["start.weights=bert-base-uncased"]).instances
+    drawn = [f"start.{knob}=data/drawn-blip2{below}" for knob, below in (("weights", ""), ("lm", "/lm"), ("text", "/lm"))]
+    full = plan("x", "full", overrides=drawn).instances
     for instance in full.values():
         if "init" in instance.inputs: assert instance.params["init"] == "outputs/x/shared/start" and "shared/start" in instance.needs
     assert {i.stage for i in full.values() if "init" in i.inputs} == {"features", "step1", "step2", "caption", "detector"}
@@ -85,9 +86,42 @@ def test_without_weights_one_error_says_what_to_fetch_before_anything_runs():
         assert got.returncode and "nothing was run: start: no file of weights is named" in got.stdout + got.stderr
         assert "blip2_pretrained.pth" in got.stdout + got.stderr and "start.weights=" in got.stdout + got.stderr
         assert not (ROOT / "outputs/never").exists()
-    with pytest.raises(config.ConfigError, match=r"weights names nowhere/blip2.pth, and no such file is there: correct start.weights"):
-        config.check_params("start", dict(scale="full", weights="nowhere/blip2.pth,bert-base-uncased"))
-    assert config.check_params("start", dict(scale="full", random=True))
+    words = dict(lm="data/drawn-blip2/lm", text="data/drawn-blip2/lm")
+    with pytest.raises(config.ConfigError, match=r"weights names nowhere/blip2.pth, and no such file or folder is there: correct start.weights"):
+        config.check_params("start", dict(scale="full", weights="nowhere/blip2.pth, data/drawn-blip2", **words))
+    assert config.check_params("start", dict(scale="full", random=True, **words))
+    assert config.check_params("start", dict(scale="full", weights=" data/drawn-blip2, data/drawn-blip2", **words))
+
+
+def test_every_fault_of_every_part_is_told_at_once_before_anything_runs(parts, tmp_path):
+    "A broken language model, a missing tokenizer and a truncated file of weights, with the command that users type."
+    tmp, *_ = parts
+    (tmp_path / "opt").mkdir()
+    for path in (tmp / "opt").iterdir(): (tmp_path / "opt" / path.name).write_bytes(path.read_bytes())
+    whole = (tmp / "opt/model.safetensors").read_bytes()
+    (tmp_path / "opt/model.safetensors").write_bytes(whole[:-1000])
+    (tmp_path / "cut.pth").write_bytes((tmp / "blip2_pretrained.pth").read_bytes()[:5000])
+    given = [f"start.lm={tmp_path}/opt", f"start.text={tmp_path}", f"start.weights={tmp_path}/cut.pth", f"start.encoder={tmp}/tower"]
+    got = module(ROOT, "expblip.pipeline", "run", "--run", "never", "--scale", "full", *(x for one in given for x in ("-p", one)))
+    said = got.stdout + got.stderr
+    assert got.returncode == 2 and said.count("nothing was run") == 1 and not (ROOT / "outputs/never").exists()
+    assert f"opt/model.safetensors breaks off: {len(whole) - 1000:,} of {len(whole):,} bytes are there: fetch it again" in said
+    assert "has no tokenizer (tokenizer.json or vocab.txt or" in said and "cut.pth breaks off after 5,000 bytes" in said
+
+
+def test_weights_for_another_encoder_are_named_with_file_and_knob(parts):
+    tmp, *_ = parts
+    with pytest.raises(StartError, match=r"blip2_pretrained.pth: its Q-Former reads image tokens of width 32, and the image encoder "
+                                         r"'data/drawn-blip2' gives 160: name the encoder .* in start.encoder, or other files in start.weights"):
+        named_size("data/drawn-blip2", str(tmp / "opt"), str(tmp / "bert"), [str(tmp / "blip2_pretrained.pth")])
+
+
+def test_a_home_folder_is_understood(parts, monkeypatch):
+    tmp, *_ = parts
+    monkeypatch.setenv("HOME", str(tmp))
+    size = named_size("~/tower", "~/opt", "~/bert", ["~/blip2_pretrained.pth"])
+    assert size.lm == str(tmp / "opt") and size.weights[0].path == str(tmp / "blip2_pretrained.pth")
+    assert config.check_params("start", dict(encoder="~/tower", lm="~/opt", text="~/bert", weights="~/blip2_pretrained.pth"))
 
 
 def test_missing_parts_are_named_with_the_file_that_holds_them(parts, tmp_path):

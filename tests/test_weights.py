@@ -211,7 +211,11 @@ def test_wrong_shape_half_a_part_and_foreign_names(pair, tmp_path):
 
 
 def test_files_that_are_no_weights(tmp_path):
-    for name, content, match in (('a.pth', b'', 'not a whole torch file'), ('b.pth', b'PK\x03\x04 cut', 'not a whole torch file'),
+    for name, content, match in (('a.pth', b'', 'a.pth: is empty: fetch it again'), ('b.pth', b'PK\x03\x04 cut', 'breaks off after 8 bytes'),
+                                 ('f.pth', b'<!DOCTYPE html><html>', 'is a web page and not weights: the link gave its page'),
+                                 ('g.safetensors', b'\n<HTML>', 'is a web page'), ('h.pth', b'just words', 'is neither a torch nor a safetensors file'),
+                                 ('i.bin', b'version https://git-lfs.github.com/spec/v1\n', 'is a git-lfs pointer.*git lfs pull'),
+                                 ('j.pth', b'\x80\x02garbage', 'not a whole torch file .*fetch it again'),
                                  ('c.pth', pickle.dumps(dict(a=1), 2), 'not a whole torch file .*magic number')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ExchangeError, match=match): read_weights(tmp_path / name)
@@ -222,6 +226,63 @@ def test_files_that_are_no_weights(tmp_path):
     with pytest.raises(ExchangeError, match='no such file'): read_weights(tmp_path / 'nowhere')
     (tmp_path / 'empty').mkdir(); (tmp_path / 'empty' / 'config.json').write_text('{}')
     with pytest.raises(ExchangeError, match='neither model.safetensors nor'): read_weights(tmp_path / 'empty')
+
+
+def test_a_file_is_read_as_what_it_is_and_not_as_what_it_is_called(pair, tmp_path):
+    save_tensors(tmp_path / 'a.safetensors', flat(pair[0]))
+    (tmp_path / 'a.safetensors').rename(tmp_path / 'renamed.pth')
+    write_lavis(tmp_path / 'b.pth', pair[0]); (tmp_path / 'b.pth').rename(tmp_path / 'renamed.safetensors')
+    assert same(read_weights(tmp_path / 'renamed.pth').state, flat(pair[0]))
+    assert same(read_weights(tmp_path / 'renamed.safetensors').state, flat(pair[0]))
+
+
+@pytest.fixture
+def pieces(pair, tmp_path):
+    to_hf(pair[1])[0].save_pretrained(tmp_path / 'pieces', max_shard_size='40KB')
+    return tmp_path / 'pieces'
+
+
+def cut(path): path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize('name, change, match', [
+    ('model-00002*', lambda path: path.unlink(), r'model-00002\S+ is missing, one of \d+ pieces that model.safetensors.index.json names: fetch it again'),
+    ('model-00002*', cut, r'model-00002\S+: breaks off: [\d,]+ of [\d,]+ bytes are there: fetch it again'),
+    ('*.index.json', lambda path: path.write_text('{}'), r'index.json holds no entries: fetch it again'),
+    ('*.index.json', lambda path: path.write_text('{"weight_map": 3}'), r'index.json has no weight_map'),
+    ('*.index.json', cut, r'index.json: not readable as JSON .*Fetch it again'),
+    ('*.index.json', lambda path: path.unlink(), r'has \d+ pieces such as model-00001-of-\S+, but no index .*fetch model.safetensors.index.json'),
+    ('config.json', cut, r'config.json: not readable as JSON .*Fetch it again')])
+def test_a_download_that_broke_is_fetched_again_and_no_stage_is_blamed(pair, pieces, name, change, match):
+    change(next(pieces.glob(name)))
+    with pytest.raises(ExchangeError, match=match) as told: read_weights(pieces)
+    assert 'stage' not in str(told.value)
+
+
+def test_the_prefix_of_several_processes_is_read_and_reported(pair, tmp_path):
+    state, _ = from_ours(flat(pair[0]), LAVIS)
+    torch.save({f'module.{key}': value for key, value in state.items()}, tmp_path / 'ddp.pth')
+    one, _ = tiny(14)
+    report = load_weights(tmp_path / 'ddp.pth', one)
+    assert same(flat(one), flat(pair[0])) and 'all names begin with module. ' in str(report)
+    state['Qformer.bert.embeddings.LayerNorm.weight'] = torch.zeros(3)
+    torch.save({f'module.{key}': value for key, value in state.items()}, tmp_path / 'ddp.pth')
+    unchanged(one, tmp_path / 'ddp.pth', r'ddp.pth: module.Qformer.bert.embeddings.LayerNorm.weight has shape \(3,\)')
+
+
+def test_weights_that_are_no_numbers_are_refused(pair, tmp_path):
+    state, _ = from_ours(flat(pair[0]), LAVIS)
+    torch.save(dict(model=state | dict(query_tokens=torch.ones_like(state['query_tokens'], dtype=torch.int8))), tmp_path / 'int.pth')
+    unchanged(tiny(15)[0], tmp_path / 'int.pth', r'int.pth: query_tokens holds int8 and no weights')
+    broken = state['query_tokens'].clone(); broken[0, 0, :2] = torch.tensor([float('nan'), float('inf')])
+    torch.save(dict(model=state | dict(query_tokens=broken)), tmp_path / 'nan.pth')
+    unchanged(tiny(15)[0], tmp_path / 'nan.pth', r'nan.pth: query_tokens holds 2 numbers that are not finite \(of 128\)')
+
+
+def test_positions_that_cannot_be_stretched_name_the_file(pair, tmp_path):
+    state, _ = from_ours(flat(pair[1].encoder), LAVIS)
+    torch.save(dict(model=state | {'visual_encoder.pos_embed': torch.zeros(1, 12, 16)}), tmp_path / 'odd.pth')
+    unchanged(pair[1].encoder, tmp_path / 'odd.pth', r'odd.pth: visual_encoder.pos_embed: position embeddings of 12 tokens cannot be stretched to 5')
 
 
 class Evil:
