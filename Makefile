@@ -100,9 +100,7 @@ export: env
 	$(BIN)/nbdev_export
 
 clean-nbs: env
-	$(BIN)/nbdev_clean
-	@if ls nbs/stages/*.ipynb nbs/tables/*.ipynb >/dev/null 2>&1; then \
-		$(BIN)/jupyter nbconvert --clear-output --inplace --log-level=ERROR $$(ls nbs/stages/*.ipynb nbs/tables/*.ipynb 2>/dev/null) && $(BIN)/nbdev_clean; fi
+	$(PY) tools/clean.py
 
 readme: env
 	$(PY) tools/readme.py
