@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # by name, wherever below nbs/ they lie: the index, two pages that are read in JupyterLab, and a stage after the stage that it reads
-BOOKS = ('index', 'own_data_set', 'papers_data', '10_data', '20_synthesize')
+BOOKS = ('index', 'own_data_set', 'llm_writers', '10_data', '20_synthesize')
 PATIENCE = 120_000  # milliseconds that one step may take on a busy machine
 pytestmark = pytest.mark.browser
 
@@ -102,6 +102,8 @@ def tab(lab):
         page.context.route(lambda url: not own(url), refuse)
         page.on('websocket', lambda socket: None if own(socket.url) else page.outside.append(socket.url))
         page.on('pageerror', lambda error: page.faults.append(str(error)))
+        page.goto(f'{lab[0]}lab?token={lab[1]}&reset')
+        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
         yield page
         chromium.close()
 
@@ -118,9 +120,9 @@ def menu(tab, name: str, entry: str):
     tab.click(f'.lm-Menu-itemLabel:text-matches("^{entry}")')
 
 
-def run_in_lab(tab, lab, name: str, picture: Path) -> list[list]:
+def run_in_lab(tab, name: str, picture: Path) -> list[list]:
     "Open, run all cells, save, close; (count, source, outputs) of each code cell."
-    tab.goto(f'{lab[0]}lab/tree/{name}?token={lab[1]}&reset')
+    tab.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', {path}) }", name)  # as a click in the list of files does
     tab.wait_for_function("""() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'
                                 || document.querySelector('.jp-Dialog')""")
     assert not tab.locator('.jp-Dialog').count(), f'{name}: JupyterLab asks: {tab.inner_text(".jp-Dialog")}'
@@ -147,7 +149,7 @@ def test_runs_in_jupyterlab_and_leaves_no_change(tab, lab, checkout, stem):
     name = find(stem, checkout)
     kept = json.loads((checkout / name).read_text())
     asked, outside = len(lab[2]), len(tab.outside)
-    cells = run_in_lab(tab, lab, name, checkout.parent / f'{stem}.png')
+    cells = run_in_lab(tab, name, checkout.parent / f'{stem}.png')
     faults = [(source, one['ename'], one['evalue']) for _, source, outputs in cells for one in outputs if one['output_type'] == 'error']
     assert faults == [] and all(count for count, _, _ in cells)
     assert tab.outside[outside:] == [] and lab[2][asked:] == [], 'something was asked of the web'
