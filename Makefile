@@ -37,22 +37,36 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate replies parity scaling bench bench-gpu hooks
+.PHONY: help env paper tables test nbtest pytest test-browser soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate replies parity \
+	scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "  the real models:        make paper SCALE=full DATA=... P='start.weights=blip2_pretrained.pth start.lm=folder/of/opt-6.7b start.text=folder/of/bert-base-uncased'"
-	@echo "make test                 nbdev, lint, types and pytest, with a smoke run of every stage"
-	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
-	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make tables RUN=name      every table and figure of the paper, of that run: outputs/<run>/tables"
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
-	@echo "make drawn-expblip [RUN=]  the Exp-BLIP of a finished run becomes expblip/drawn"
-	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make scaling [SCALE=mid]  two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
-	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
-	@echo "make env | export | clean-nbs | readme | lint | types | bench | bench-gpu | hooks"
+	@echo
+	@echo "make env                  the environment, in .venv; every other target does so first"
+	@echo "make test                 everything below up to test-browser, with a smoke run of every stage"
+	@echo "make lint                 ruff on notebooks, package, tests and tools"
+	@echo "make types                mypy on the package"
+	@echo "make nbtest               nbdev's test: every cell of the notebooks that are no stages"
+	@echo "make pytest               the tests in tests/"
+	@echo "make test-browser         those of them that drive Chromium: JupyterLab and the pages"
+	@echo "make soak [KILLS=50]      trainings of both steps, killed at so many random moments each"
+	@echo "make bench                the measurements of benchmarks/"
+	@echo "make bench-gpu            those at full size, on a machine with an NVIDIA GPU"
+	@echo "make parity               LAVIS's own modules make the reference numbers of tests/test_lavis.py again"
+	@echo
+	@echo "make export               the package from the notebooks"
+	@echo "make clean-nbs            notebooks as they are committed; stages and tables lose their outputs"
+	@echo "make readme               README.md from nbs/index.ipynb"
+	@echo "make hooks                git checks these before each commit, and merges notebooks cell by cell"
+	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
+	@echo "make drawn-expblip [RUN=] the Exp-BLIP of a finished run becomes expblip/drawn"
+	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 
 env: $(STAMP)
 
@@ -84,6 +98,10 @@ pytest: env
 	@echo "== pytest"
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(PY) -m pytest
 
+# JupyterLab and the pages in real Chromium (Debian: apt-get install chromium); make test runs them too
+test-browser: env
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg $(PY) -m pytest -m browser
+
 # exact resume at length: the same test that `make test` does with 5 kills
 soak: env
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 EXPBLIP_KILLS=$(or $(KILLS),50) $(PY) -m pytest tests/test_resume.py -k killed
@@ -100,9 +118,7 @@ export: env
 	$(BIN)/nbdev_export
 
 clean-nbs: env
-	$(BIN)/nbdev_clean
-	@if ls nbs/stages/*.ipynb nbs/tables/*.ipynb >/dev/null 2>&1; then \
-		$(BIN)/jupyter nbconvert --clear-output --inplace --log-level=ERROR $$(ls nbs/stages/*.ipynb nbs/tables/*.ipynb 2>/dev/null) && $(BIN)/nbdev_clean; fi
+	$(PY) tools/clean.py
 
 readme: env
 	$(PY) tools/readme.py
@@ -160,6 +176,8 @@ bench: env
 bench-gpu: env
 	PYTHON=$(PY) bash benchmarks/gpu_session.sh
 
-# nbdev's git hooks for whoever edits notebooks: they clean on commit and merge cell by cell
+# for whoever changes this repository: .pre-commit-config.yaml before each commit, nbdev's driver for merges.
+# nbdev would also write into ~/.jupyter what settings.ini switches off (jupyter_hooks): it is given another home
 hooks: env
-	$(BIN)/nbdev_install_hooks
+	@home=$$(mktemp -d) && GIT_CONFIG_GLOBAL=$${GIT_CONFIG_GLOBAL:-$$HOME/.gitconfig} HOME=$$home $(BIN)/nbdev_install_hooks; rm -rf "$$home"
+	$(BIN)/pre-commit install

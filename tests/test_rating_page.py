@@ -14,6 +14,7 @@ import pytest
 
 from expblip.rating import LETTERS, MODELS, RatingLog, draw_sample, read_sample, write_sample
 
+pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[1]
 FACES = 4
 WAYS = {'mix': 'It is a people who drops jaw.', 'cat': 'It is a people who drops jaw. The face shows fear.',

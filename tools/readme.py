@@ -15,7 +15,7 @@ def shown(output: dict) -> str:
     data = output.get('data', {})
     if 'text/markdown' in data: return ''.join(data['text/markdown'])
     text = ''.join(output.get('text', data.get('text/plain', '')))
-    return f'```\n{text.rstrip()}\n```' if text and 'image/png' not in data else ''
+    return f'```text\n{text.rstrip()}\n```' if text and 'image/png' not in data else ''
 
 def cell(c: dict) -> list[str]:
     "The Markdown blocks of one notebook cell."
