@@ -15,7 +15,8 @@ about = ini['DEFAULT']
 project, author, release = about['title'], about['author'], about['version']
 copyright = about['copyright']
 root_doc = 'index'
-extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.viewcode', 'sphinx_design', 'sphinx_copybutton']
+# no viewcode: the source of everything exported stands, folded, on the page of its notebook
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_design', 'sphinx_copybutton', 'sphinx-mathjax-offline']
 exclude_patterns = ['README.md', 'jupyter_execute']
 
 nb_execution_mode = 'off'
@@ -32,11 +33,9 @@ add_module_names = False
 html_theme = 'pydata_sphinx_theme'
 html_static_path = ['_static']
 html_title = project
-html_theme_options = {'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
+html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
                       'footer_start': ['copyright'], 'footer_end': []}
 html_show_sourcelink = False
-# with a copy of MathJax 3 in docs/_static/mathjax the pages ask for nothing from outside
-if (ROOT / 'docs' / '_static' / 'mathjax' / 'tex-chtml.js').exists(): mathjax_path = 'mathjax/tex-chtml.js'
 
 def readable(line: str) -> str:
     "A docstring written as plain text with back-ticks, as reStructuredText."

@@ -1,7 +1,8 @@
 """Lay the notebooks out for Sphinx: `python tools/stage_docs.py <target folder> [<run folder>]`.
 
 Pages keep their folder and name. Hidden cells go, directives go, an exported symbol gets its reference entry in front of its (folded) source,
-names in back-ticks become links to these entries, and a stage or table is shown as the run folder holds it, executed, where it does.
+names in back-ticks become links to these entries, the list of the glossary becomes a real one whose words are links on other pages, and a stage or
+table is shown as the run folder holds it, executed, where it does: a line under its title says which run that was, or that none is kept.
 """
 import ast
 import json
@@ -19,6 +20,11 @@ FOLDERS = {'lessons': ('Lessons', 'The method from the first face to the finding
            'tables': ('Tables', 'The tables and figures of the paper, each from saved artefacts.'),
            'explanations': ('Explanations', 'Why it is built like this, and what is promised.'),
            'api': ('API', 'One notebook, one module: the idea, the code, an example, a failure.')}
+
+# further cards on the front page, with the folders above: pages that are looked for by name
+NAMED = ('explanations/paper_code_ours', 'explanations/results', 'explanations/decisions', 'explanations/benchmarks', 'explanations/model_cards',
+         'explanations/glossary')
+GLOSSARY = NBS / 'explanations' / 'glossary.ipynb'
 
 PYTHON = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'},
           'language_info': {'name': 'python', 'pygments_lexer': 'ipython3'}}
@@ -49,13 +55,48 @@ def linked(source: str, symbols: dict[str, str]) -> str:
     parts = re.split(r'(^```.*?^```)', source, flags=re.M | re.S)
     return ''.join(p if p.startswith('```') else re.sub(r'(?<![`}\w\[])`(\w+)`(?!`)', link, p) for p in parts)
 
-def page(path: Path, module: str, symbols: dict[str, str]) -> dict:
-    "One notebook as the site shows it."
-    nb, cells = load(path), []
+ENTRY = re.compile(r'^\* ((?:\*\*[^*]+\*\*(?: / )?)+): (.*)$')
+def forms(entry: str) -> list[str]: return re.findall(r'\*\*([^*]+)\*\*', entry)
+
+def glossary() -> dict[str, str]:
+    "Each form of a word in the glossary, with the form to link to; plain English words are left out: they would be links everywhere."
+    if not GLOSSARY.exists(): return {}
+    lines = [line for c in load(GLOSSARY)['cells'] if c['cell_type'] == 'markdown' for line in text(c).splitlines()]
+    entries = [forms(m[1]) for line in lines if (m := ENTRY.match(line))]
+    return {form: some[0] for some in entries for form in some if re.search('[A-Z0-9 ]', form)}
+
+def as_glossary(source: str) -> str:
+    "A list of `* **word** / **other form**: meaning` as a glossary that other pages can link to."
+    found = [ENTRY.match(line) for line in source.splitlines()]
+    if not found or not all(found): return source
+    return '```{glossary}\n' + '\n'.join('\n'.join(forms(m[1])) + f'\n  {m[2]}\n' for m in found if m) + '```'
+
+# what holds no prose: code, formulas, links, HTML, roles
+CLOSED = re.compile(r'(`+.*?`+|\$\$?[^$]+\$?\$|!?\[[^\]]*\]\([^)]*\)|<[^>]+>|https?://\S+)', re.S)
+
+def explained(source: str, terms: dict[str, str], told: set[str]) -> str:
+    "The first use of each word of the glossary on a page as a link; titles, tables and code are left alone."
+    if not terms: return source
+    word = re.compile(r'(?<![\w/.-])(' + '|'.join(re.escape(t) for t in sorted(terms, key=len, reverse=True)) + r')(?![\w-])')
+    def link(m: re.Match) -> str:
+        if terms[m[1]] in told: return m[1]
+        told.add(terms[m[1]])
+        return f'{{term}}`{m[1]} <{terms[m[1]]}>`'
+    parts, lines = re.split(r'(^```.*?^```|^#.*$|^\|.*$|^> .*$)', source, flags=re.M | re.S), []
+    for i, part in enumerate(parts):
+        lines.append(part if i % 2 else ''.join(x if j % 2 else word.sub(link, x) for j, x in enumerate(CLOSED.split(part))))
+    return ''.join(lines)
+
+def page(path: Path, module: str, symbols: dict[str, str], terms: dict[str, str], note: str = '') -> dict:
+    "One notebook as the site shows it; a note stands below the title."
+    nb, cells, told = load(path), [], set()
     for c in nb['cells']:
         source = text(c)
         if c['cell_type'] != 'code':
-            cells.append({**c, 'source': linked(source, symbols)})
+            prose = as_glossary(source) if path == GLOSSARY else explained(source, terms, told)
+            cells.append({**c, 'source': linked(prose, symbols)})
+            if note: cells.append(markdown(note))
+            note = ''
             continue
         said = directives(source)
         if {'hide', 'default_exp ' + module} & said and not c.get('outputs') or 'hide' in said: continue
@@ -78,20 +119,35 @@ def described(path: Path) -> tuple[str, str]:
     lines = text(load(path)['cells'][0]).splitlines()
     return lines[0].lstrip('# '), next((x.lstrip('> ') for x in lines if x.startswith('>')), '')
 
-def as_run(path: Path, run: Path | None) -> Path:
-    "The executed copy of a stage or table notebook in the run folder, if there is one: the first whose manifest names it."
+def in_run(path: Path, run: Path | None) -> tuple[Path, str]:
+    "The executed copy of a stage or table notebook that the run folder keeps, else the notebook itself; and a line that says which it is."
     name = str(path.relative_to(ROOT))
-    for manifest in sorted(run.rglob('manifest.json')) if run else []:
-        done = manifest.with_name('notebook.ipynb')
-        if done.exists() and json.loads(manifest.read_text()).get('notebook') == name: return done
-    return path
+    if run is None or path.parent.name not in ('stages', 'tables'): return path, ''
+    if (done := run / 'tables' / path.name).exists() and path.parent.name == 'tables':
+        return done, f':::{{note}}\nMade from the run `{run.name}`, on drawn faces: nothing here is comparable with the paper.\n:::'
+    made = {p: m for p in sorted(run.rglob('manifest.json')) if (m := load(p)).get('notebook') == name}
+    kept = [p for p in made if p.with_name('notebook.ipynb').exists()]
+    if not kept: return path, f':::{{note}}\nShown without results: no execution of this page is kept in the run `{run.name}`.\n:::'
+    chosen, others = made[kept[0]], len(made) - 1
+    facts = f'scale `{chosen["all_params"]["scale"]}`, {chosen["started"][:10]}, {chosen["seconds"]:.0f} s on {chosen["machine"]}'
+    more = f' The same notebook ran {others} times more, for other models and seeds: their figures are in the report.' if others else ''
+    return kept[0].with_name('notebook.ipynb'), (f':::{{note}}\nAs `{chosen["instance"]}` of the run `{run.name}` left it '
+        f'({facts}).{more} The faces are drawn: nothing here is comparable with the paper.\n:::')
 
 def folder_page(folder: str, paths: list[Path]) -> str:
     "The index page of a folder: a card for each notebook."
     title, about = FOLDERS[folder]
     cards = ''.join(f':::{{grid-item-card}} {t}\n:link: {p.stem}\n:link-type: doc\n{d}\n:::\n' for p in paths for t, d in [described(p)])
     names = '\n'.join(p.stem for p in paths)
-    return f'# {title}\n\n{about}\n\n::::{{grid}} 1 2 2 3\n:gutter: 2\n\n{cards}::::\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n'
+    return f'# {title}\n\n{about}\n\n{grid(cards)}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n'
+
+def grid(cards: str) -> str: return f'::::{{grid}} 1 2 2 3\n:gutter: 2\n\n{cards}::::'
+
+def sections(books: list[Path]) -> str:
+    "The front page's cards: every folder, and the pages that are looked for by name."
+    rooms = [(title, about, f'{f}/index') for f, (title, about) in FOLDERS.items() if any(p.parent.name == f for p in books)]
+    pages = [(*described(NBS / f'{name}.ipynb'), name) for name in NAMED if (NBS / f'{name}.ipynb').exists()]
+    return grid(''.join(f':::{{grid-item-card}} {title}\n:link: {at}\n:link-type: doc\n{about}\n:::\n' for title, about, at in rooms + pages))
 
 def main(target: Path, run: Path | None) -> None:
     if target.exists(): shutil.rmtree(target)
@@ -101,12 +157,15 @@ def main(target: Path, run: Path | None) -> None:
     modules = {p: exported(p) for p in books}
     count = Counter(n for _, names in modules.values() for n in names)
     symbols = {n: f'expblip.{m}.{n}' for m, names in modules.values() for n in names if count[n] == 1}
+    terms = glossary()
     for p in books:
         to = target / p.relative_to(NBS)
         to.parent.mkdir(parents=True, exist_ok=True)
-        nb = page(as_run(p, run), modules[p][0], symbols)
+        source, note = in_run(p, run)
+        nb = page(source, modules[p][0], symbols, terms, note)
         if p.name == 'index.ipynb':
             here = '\n'.join(f'{f}/index' for f in FOLDERS if any(q.parent.name == f for q in books))
+            nb['cells'].insert(4, {**markdown(sections(books)), 'id': 'sections'})
             nb['cells'].append({**markdown(f'```{{toctree}}\n:hidden:\n\n{here}\n```'), 'id': 'contents'})
         to.write_text(json.dumps(nb))
     for f in FOLDERS:
