@@ -113,12 +113,16 @@ class WordMap:
     heat: Tensor  # [side, side], not negative
 
 
-def _log_probs(model: ExpressionCaptioner, prefix: Tensor, ids: Tensor) -> Tensor:
-    "Log-probability of each token of a row, for each prefix [B, Q, width]: [B, T]."
+def _logits(model: ExpressionCaptioner, prefix: Tensor, ids: Tensor) -> Tensor:
+    "What the language model thinks of every word at each place of a row, for each prefix [B, Q, width]: [B, T, vocabulary]."
     embeds = torch.cat([prefix.to(model.lm.dtype), model.lm.get_input_embeddings()(ids).expand(len(prefix), -1, -1)], 1)
     states = model.lm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[:, prefix.size(1) - 1:-1]
-    logits = model.lm.get_output_embeddings()(states).float()
-    return logits.log_softmax(-1).gather(-1, ids.expand(len(prefix), -1)[..., None])[..., 0]
+    return model.lm.get_output_embeddings()(states).float()
+
+
+def _log_probs(model: ExpressionCaptioner, prefix: Tensor, ids: Tensor) -> Tensor:
+    "Log-probability of each token of a row, for each prefix [B, Q, width]: [B, T]."
+    return _logits(model, prefix, ids).log_softmax(-1).gather(-1, ids.expand(len(prefix), -1)[..., None])[..., 0]
 
 
 def word_maps(
@@ -126,6 +130,7 @@ def word_maps(
     pixels: Tensor,  # float [3, S, S] one picture, normalised
     text: str,  # a caption: the model's own, or any other
     spans: Sequence[Span] | None = None,  # stretches to explain; None: its actions and emotions
+    logit: bool = False,  # the gradient of the tokens' logits above the vocabulary's mean, instead of that of their log-probability
 ) -> list[WordMap]:
     "Attention times gradient, for each span; the model is not changed."
     text = text.strip()
@@ -137,13 +142,15 @@ def word_maps(
     looks: list[Tensor] = []
     queries = model.qformer("query", tokens.requires_grad_(), weights=looks)[0]
     ids = torch.tensor(lm_rows(model.tok, [text], 10**6), device=pixels.device)
-    scores = _log_probs(model, model.proj(queries), ids)[0]
+    logits = _logits(model, model.proj(queries), ids)[0]
+    chosen = logits.gather(-1, ids[0][:, None])[:, 0]
+    log_probs, above = chosen - logits.logsumexp(-1), chosen - logits.mean(-1)
     found = []
     for (start, end, meaning), mask in zip(spans, span_tokens(model.tok, text, spans)):
-        score = (scores * mask.to(scores)).sum()
+        score = ((above if logit else log_probs) * mask.to(logits)).sum()
         slopes = torch.autograd.grad(score, looks, retain_graph=True)
         heat = sum(((slope * look).detach()[0].clamp(min=0).sum((0, 1)) for slope, look in zip(slopes, looks)), torch.zeros(()))
-        found.append(WordMap(start, end, meaning, float(score.detach()), as_map(heat).cpu()))
+        found.append(WordMap(start, end, meaning, float((log_probs.detach() * mask.to(logits)).sum()), as_map(heat).cpu()))
     return found
 
 # %% ../nbs/api/attention.ipynb #20e3ad72

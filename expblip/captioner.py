@@ -5,9 +5,10 @@
 # %% ../nbs/api/captioner.ipynb #00e9d771
 from __future__ import annotations
 
+import inspect
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ import numpy as np
 
 from .captions import Caption, Captions, au_name, caption_of, mentions
 from .card import model_card
-from .crops import CropError, _rgb, crop_face, open_upright
 from .facs import emotion_caption, rule_caption
-from .io import atomic_write, files_below, project_root, read_json
+from .inputs import CROPS, CaptionerError, Seen, check_options, choice, looked_at, see, single
+from .io import atomic_path, atomic_write, project_root, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,97 +27,8 @@ if TYPE_CHECKING:
     from expblip.step2 import ExpressionCaptioner
 
 # %% auto #0
-__all__ = ['ENDINGS', 'CROPS', 'CUT', 'SIDE', 'DRAWN', 'ASPECTS', 'CaptionerError', 'single', 'named_pictures', 'Seen',
-           'pixels_of', 'see', 'token_probabilities', 'scores_of', 'mean_attention', 'find_model', 'find_start',
-           'Captioner', 'only']
-
-# %% ../nbs/api/captioner.ipynb #df9676ce
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
-class CaptionerError(ValueError):
-    "What was asked of a captioner cannot be done: names what, why, and what to do."
-
-
-def single(
-    images: Any,  # what a user gives
-) -> bool:  # whether it is one picture
-    "Whether something is one picture and not several."
-    if isinstance(images, (str, Path)): return not Path(images).is_dir()
-    return hasattr(images, "getbands") or (isinstance(images, np.ndarray) and images.ndim < 4)
-
-
-def named_pictures(
-    images: Any,  # a path, a folder, a Pillow picture, uint8 RGB [H, W, 3] or [N, H, W, 3], or an iterable of these
-    where: str = "picture",  # how unnamed pictures are called
-) -> Iterator[tuple[str, Any]]:  # name, and what can be opened
-    "All pictures in order; CaptionerError for a folder without any and for what is no picture."
-    if isinstance(images, (str, Path)):
-        if not Path(images).is_dir():
-            yield str(images), Path(images)
-            return
-        found = [name for name in files_below(images) if name.lower().endswith(ENDINGS)]
-        if not found: raise CaptionerError(f"{images}: no picture in this folder; files that end with {', '.join(ENDINGS)} are looked for")
-        yield from ((str(Path(images) / name), Path(images) / name) for name in found)
-    elif single(images): yield where, images
-    elif isinstance(images, Iterable) and not isinstance(images, (bytes, Mapping)) and not hasattr(images, "detach"):
-        for k, one in enumerate(images): yield from named_pictures(one, f"{where} {k}")
-    else:
-        raise CaptionerError(f"{where} is a {type(images).__name__}; give a path, a folder, a Pillow picture, "
-                             "uint8 RGB [H, W, 3], or a list of these")
-
-# %% ../nbs/api/captioner.ipynb #eb627160
-CROPS, CUT, SIDE = ("auto", "face", "picture"), 256, 224
-
-
-@dataclass(frozen=True)
-class Seen:
-    "A face as the captioner gets it."
-
-    name: str  # of the picture
-    face: np.ndarray | None = None  # uint8 RGB [S, S, 3]
-    cut: str = "uncut"  # eyes, box, whole, uncut
-    box: tuple[float, float, float, float] | None = None  # of the face in the upright picture
-    fault: str = ""  # why there is no face
-
-
-def pixels_of(
-    source: Any,  # a path, a Pillow picture, or an array
-    name: str = "picture",  # for the error
-) -> np.ndarray:  # uint8 RGB [H, W, 3], upright
-    "The bytes of a picture; CropError for what cannot be read."
-    if isinstance(source, Path): return open_upright(source)
-    if hasattr(source, "getbands"):
-        from PIL import ImageOps
-
-        try: return np.asarray(_rgb(ImageOps.exif_transpose(source)))
-        except (OSError, ValueError) as error: raise CropError(name, f"cannot be read as a picture ({error})") from None
-    if source.dtype == np.uint8 and source.ndim == 2: return np.repeat(source[..., None], 3, -1)
-    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-        raise CropError(name, f"is {source.dtype} {list(source.shape)}; give uint8 RGB [H, W, 3] (values 0 to 255)")
-    return source
-
-
-def see(
-    name: str,  # of the picture
-    source: Any,  # a path, a Pillow picture, or an array
-    crop: str = "auto",  # face: find and cut it out; picture: all of it; auto: see above
-    **options: Any,  # detector, none, many, min_side of `crops.crop_face`
-) -> Seen:  # the face, or the fault
-    "A picture's face; what is wrong with the picture is kept in `fault`."
-    try:
-        picture = pixels_of(source, name)
-        height, width = picture.shape[:2]
-        if crop == "face" or (crop == "auto" and (height != width or width > CUT)):
-            found = crop_face(picture, SIDE, **options)
-            return Seen(name, found.picture, found.how, found.box)
-    except CropError as error: return Seen(name, fault=error.fault)
-    if min(height, width) < 16: return Seen(name, fault=f"is only {width} x {height} pixels")
-    if height != width:
-        from PIL import Image
-
-        picture = np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    return Seen(name, picture)
+__all__ = ['DRAWN', 'DEVICES', 'PRECISIONS', 'DECODINGS', 'ASPECTS', 'token_probabilities', 'scores_of', 'mean_attention',
+           'find_model', 'find_start', 'Captioner', 'only']
 
 # %% ../nbs/api/captioner.ipynb #792335e0
 def token_probabilities(
@@ -163,6 +75,7 @@ def mean_attention(
 
 # %% ../nbs/api/captioner.ipynb #ce41e78b
 DRAWN = "drawn"
+DEVICES, PRECISIONS, DECODINGS = ("auto", "cuda", "mps", "cpu"), ("auto", "fp32", "bf16"), ("greedy", "beam", "sample")
 ASPECTS = {"au": "au", "emot": "emotion", "blip2": "appearance"}  # of the specialists; the others write expressions
 
 
@@ -217,13 +130,17 @@ class Captioner:
         revision: str | None = None,  # of a hub model
     ) -> Captioner:
         "Load a captioner. CaptionerError, CheckpointError or ConfigError says what is missing or does not fit."
-        from expblip.checkpoints import CheckpointError, Start, load_captioner
+        choice("device", device, DEVICES)
+        choice("precision", precision, PRECISIONS)
+        folder = find_model(name, revision)
+        from expblip.checkpoints import CheckpointError, Start, entry, load_captioner
         from expblip.config import resolve_device, resolve_precision
 
-        folder, where = find_model(name, revision), resolve_device(device)
+        where = resolve_device(device)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json there; name a folder of stage step2 or a saved one")
         config = read_json(folder / "config.json")
+        for key in ("qformer", "encoder", *(() if "files" in config else ("start",))): entry(folder, config, key)
         first = Start(Path(start).resolve() if start else folder.resolve() if "files" in config else find_start(folder, config).resolve())
         net = load_captioner(folder, first).to(where)
         about = {key: value for key, value in config.items() if key not in ("format", "sha256")} | {"start": first.id, "files": first.config["files"]}
@@ -245,23 +162,27 @@ class Captioner:
 
     def caption(
         self,
-        images: Any,  # see `named_pictures`
+        images: Any,  # see `inputs.named_pictures`
         aspect: str = "",  # expression, au or emotion; empty: what the model was trained for
         **options: Any,  # see `stream`
     ) -> Any:  # a Caption for one picture, Captions for several
-        "Caption pictures; a picture that cannot be captioned raises CaptionerError, or with `faults='keep'` stays as a Caption with its fault."
-        found = Captions(self.stream(images, aspect, **options))
+        "Caption pictures; one that cannot be raises CaptionerError (`done`: those before it), or with `faults='keep'` is a Caption with its fault."
+        found = Captions()
+        try: found.extend(self.stream(images, aspect, **options))
+        except CaptionerError as error:
+            error.done = found
+            raise
         return found[0] if single(images) else found
 
     def stream(
         self,
-        images: Any,  # see `named_pictures`
+        images: Any,  # see `inputs.named_pictures`
         aspect: str = "",  # see `caption`
         batch: int = 16,  # pictures at a time
         crop: str = "auto",  # auto, face or picture
         faults: str = "stop",  # or "keep"
         scores: bool = True,  # also how sure it was
-        attention: bool | Callable[[ExpressionCaptioner, Tensor], Tensor] = True,  # where it looked; or a function that says where [B, h, w]
+        attention: bool | str | Callable[[ExpressionCaptioner, Tensor], Tensor] = True,  # where it looked; "words": also for each word; or a function
         workers: int = 4,  # threads that open pictures
         decode: str = "greedy",  # greedy, beam or sample
         beams: int = 5,  # width of beam search
@@ -271,13 +192,15 @@ class Captioner:
         seed: int = 0,  # of sampling
         **options: Any,  # detector, none, many, min_side of `crops.crop_face`
     ) -> Iterator[Caption]:  # as they get ready, in order
-        "Captions one batch after the other."
+        "Captions one batch after the other; options, folders and paths are checked before the model works."
+        self._check(aspect, crop, faults, attention, decode, options)
+        for name, value in dict(batch=batch, workers=workers, beams=beams, max_new=max_new).items():
+            if not isinstance(value, int) or value < 1: raise CaptionerError(f"{name} {value!r}: give a whole number from 1")
+        if not 0 < top_p <= 1: raise CaptionerError(f"top_p {top_p!r}: give a number above 0, up to 1")
+        if not temperature > 0: raise CaptionerError(f"temperature {temperature!r}: give a number above 0")
+        named = looked_at(images, faults == "keep")
         from expblip.pictures import in_threads
 
-        self._check(aspect, crop, faults)
-        for name, value in dict(batch=batch, workers=workers, beams=beams, max_new=max_new).items():
-            if value < 1: raise CaptionerError(f"{name} {value!r}: give a whole number from 1")
-        if not 0 < top_p <= 1: raise CaptionerError(f"top_p {top_p!r}: give a number above 0, up to 1")
         words = dict(decode=decode, beams=beams, max_new_tokens=max_new, top_p=top_p, temperature=temperature)
         waiting: list[Seen] = []
 
@@ -285,24 +208,30 @@ class Captioner:
             yield from self._say(waiting, aspect or self.aspect, scores, attention, words, seed)
             waiting.clear()
 
-        for seen in in_threads(lambda item: see(item[0], item[1], crop, **options), named_pictures(images), workers):
+        for seen in in_threads(lambda item: see(item[0], item[1], crop, **options), named, workers):
             if seen.fault and faults == "stop": raise CaptionerError(f"{seen.name}: {seen.fault}")
             waiting.append(seen)
             if len(waiting) >= batch: yield from say()
         yield from say()
 
-    def _check(self, aspect: str, crop: str, faults: str) -> None:
+    def _check(self, aspect: str, crop: str, faults: str, attention: Any, decode: str, options: Mapping[str, Any]) -> None:
         can = ("expression", "au", "emotion") if self.aspect == "expression" else (self.aspect,)
         if aspect and aspect not in can:
             raise CaptionerError(f"aspect {aspect!r}: this model writes {self.aspect} captions; ask for one of {', '.join(can)}")
-        if crop not in CROPS: raise CaptionerError(f"crop {crop!r}: choose one of {', '.join(CROPS)}")
-        if faults not in ("stop", "keep"): raise CaptionerError(f"faults {faults!r}: choose stop or keep")
+        choice("crop", crop, CROPS)
+        choice("faults", faults, ("stop", "keep"))
+        choice("decode", decode, DECODINGS)
+        if not callable(attention): choice("attention", attention, (True, False, "words"), "give a function, or ")
+        if attention == "words" and aspect not in ("", self.aspect):
+            raise CaptionerError(f"attention 'words' with aspect {aspect!r}: that sentence is a rule's, not the model's; leave out one of the two")
+        check_options(options, [name for name in inspect.signature(self.stream).parameters if name != "options"])
 
     def _say(self, seen: list[Seen], aspect: str, scores: bool, attention: Any, words: dict[str, Any], seed: int) -> Iterator[Caption]:
         "Caption one batch."
         import torch
 
         from expblip.images import evaluation_view
+        from expblip.words import explain
 
         good, size = [one for one in seen if one.face is not None], self.net.encoder.image_size
         said: dict[int, Caption] = {}
@@ -312,11 +241,13 @@ class Captioner:
                 pixels = torch.cat([evaluation_view(torch.from_numpy(np.array(one.face))[None], size) for one in good]).to(self.device)
                 texts = self.net.generate(pixels, seed=seed if words["decode"] == "sample" else None, **words)
                 logp = token_probabilities(self.net, self.net.prefix(pixels), texts) if scores else [None] * len(texts)
-                look = mean_attention if attention is True else attention
+                look = mean_attention if attention in (True, "words") else attention
                 maps = look(self.net, pixels).float().cpu().numpy() if look else [None] * len(texts)
-                for one, text, each, where in zip(good, texts, logp, maps):
+                told = explain(self.net, pixels, texts) if attention == "words" else [()] * len(texts)
+                for one, text, each, where, words_of in zip(good, texts, logp, maps, told):
                     sure = scores_of(text, each, self.net.tok) if each is not None else {}
-                    made = caption_of(text, image=one.name, aspect=aspect, scores=sure, cut=one.cut, box=one.box, face=one.face, attention=where)
+                    made = caption_of(text, image=one.name, aspect=aspect, scores=sure, cut=one.cut, box=one.box, face=one.face, attention=where,
+                                      words=words_of)
                     said[id(one)] = only(made, aspect) if aspect != self.aspect else made
         yield from (said.get(id(one)) or Caption("", one.name, aspect, fault=one.fault) for one in seen)
 
@@ -330,11 +261,13 @@ class Captioner:
         from expblip.checkpoints import save_checkpoint
 
         folder = Path(folder)
+        try: folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError): raise CaptionerError(f"{folder}: a file is there (or on the way); name a folder") from None
         listed = {name: value for name, value in self.about["files"].items() if name.startswith("lm")}
         for name in listed:
             if name.startswith("lm:"): continue
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            if (folder / name).resolve() != (self.lm_files / name).resolve(): shutil.copyfile(self.lm_files / name, folder / name)
+            if (folder / name).resolve() == (self.lm_files / name).resolve(): continue
+            with atomic_path(folder / name) as temporary: shutil.copyfile(self.lm_files / name, temporary)
         fixed = dict(step=2, qformer=self.net.qformer.cfg.dict(), encoder=self.net.encoder.cfg.dict(), files=listed,
                      start=self.about["start"] | {"files": listed})
         facts = {key: value for key, value in (self.about | about).items() if key not in fixed}

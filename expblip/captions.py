@@ -10,7 +10,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['FIELDS', 'mentions', 'au_name', 'Caption', 'caption_of', 'jpeg', 'overlay', 'caption_html', 'csv_rows', 'Captions']
+__all__ = ['FIELDS', 'mentions', 'au_name', 'Word', 'Caption', 'caption_of', 'jpeg', 'overlay', 'chips_html', 'words_html',
+           'caption_html', 'csv_rows', 'Captions']
 
 # %% ../nbs/api/captions.ipynb #c53d9ac2
 def mentions(
@@ -46,6 +47,16 @@ def au_name(
 
 
 @dataclass(frozen=True)
+class Word:
+    "A word of a caption, and which places of the picture made the model say it."
+
+    start: int  # first letter
+    end: int  # letter after the last
+    about: int | str | None  # the AU or emotion that it helps to state; None: it states nothing
+    heat: np.ndarray = field(repr=False, compare=False)  # float [h, w], not negative; sums to 1, or to 0 when no place speaks for the word
+
+
+@dataclass(frozen=True)
 class Caption:
     "What a captioner says of one picture."
 
@@ -60,6 +71,7 @@ class Caption:
     fault: str = ""  # why there is no caption
     face: np.ndarray | None = field(default=None, repr=False, compare=False)  # uint8 RGB [S, S, 3]: what the captioner saw
     attention: np.ndarray | None = field(default=None, repr=False, compare=False)  # float [h, w], sums to 1: where the query tokens looked
+    words: Sequence[Word] = field(default=(), repr=False, compare=False)  # every word with its map, where asked for (`attention="words"`)
 
     def __str__(self) -> str: return self.text
 
@@ -102,11 +114,13 @@ def jpeg(
 def overlay(
     face: np.ndarray,  # uint8 RGB [S, S, 3]
     attention: np.ndarray,  # float [h, w], not negative
+    side: int = 0,  # pixels of the result; 0: those of the face
 ) -> np.ndarray:  # uint8 RGB [S, S, 3]: grey, and warm where attention is
     "Attention over a face."
     import numpy as np
     from PIL import Image
 
+    if side: face = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC))
     size = face.shape[1], face.shape[0]
     heat = Image.fromarray((attention / max(float(attention.max()), 1e-12)).astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(heat), 0, 1)[..., None]
@@ -120,6 +134,32 @@ def _chip(text: str, title: str, score: float | None, colour: str) -> str:
     return f'<span style="{style}" title="{html.escape(title)}">{html.escape(text)}{bar}</span>'
 
 
+def chips_html(
+    one: Caption,  # a caption
+) -> str:  # HTML
+    "A chip for each AU and emotion that a caption states."
+    chips = "".join(_chip(au_name(n), AUS[n].name, one.scores.get(au_name(n)), "rgba(40,130,230,.22)") for n in one.aus)
+    return chips + "".join(_chip(name, "emotion", one.scores.get(name), "rgba(240,150,20,.28)") for name in one.emotions)
+
+
+def words_html(
+    one: Caption,  # a caption with `words` and `face`
+    side: int = 56,  # pixels of a map
+) -> str:  # HTML
+    "The words in order, each below its map; words that state nothing are pale."
+    tiles = []
+    for word in one.words:
+        text, stated = html.escape(one.text[word.start:word.end]), word.about is not None
+        said = f"{au_name(word.about)}: {AUS[word.about].name}" if isinstance(word.about, int) else word.about or "states no action or emotion"
+        picture = jpeg(overlay(one.face, word.heat, 2 * side))  # type: ignore[arg-type]
+        tile = f"display:inline-block;text-align:center;margin:0 .3em .4em 0;vertical-align:top;opacity:{1 if stated else .5}"
+        type_ = "font-weight:600;" if stated else ""
+        tiles.append(f'<span style="{tile}" title="{html.escape(said)}">'
+                     f'<img src="{picture}" style="width:{side}px;height:{side}px;border-radius:4px;display:block;margin:0 auto" alt="{text}">'
+                     f'<span style="{type_}font-size:.85em">{text}</span></span>')
+    return f'<div style="margin:.4em 0">{"".join(tiles)}</div>'
+
+
 def caption_html(
     one: Caption,  # a caption, or a fault
 ) -> str:  # HTML that needs no style sheet and no script
@@ -129,11 +169,11 @@ def caption_html(
     pictures = f'<img {look} src="{jpeg(one.face)}" alt="the face">' if one.face is not None else ""
     if one.face is not None and one.attention is not None:
         pictures += f'<img {look} src="{jpeg(overlay(one.face, one.attention))}" alt="attention" title="where the query tokens looked">'
-    chips = "".join(_chip(au_name(n), AUS[n].name, one.scores.get(au_name(n)), "rgba(40,130,230,.22)") for n in one.aus)
-    chips += "".join(_chip(name, "emotion", one.scores.get(name), "rgba(240,150,20,.28)") for name in one.emotions)
+    chips = chips_html(one)
     words = f"<em>no caption: {html.escape(one.fault)}</em>" if one.fault else html.escape(one.text)
     name = f'<div style="opacity:.65;font-size:.85em">{html.escape(one.image)}</div>' if one.image else ""
-    return f'<div style="{box}">{pictures}<div style="flex:1;min-width:16em">{name}<div>{chips}</div><p style="margin:.4em 0">{words}</p></div></div>'
+    words = words_html(one) if one.words and one.face is not None else f'<p style="margin:.4em 0">{words}</p>'
+    return f'<div style="{box}">{pictures}<div style="flex:1;min-width:16em">{name}<div>{chips}</div>{words}</div></div>'
 
 # %% ../nbs/api/captions.ipynb #7ce9e702
 def csv_rows(

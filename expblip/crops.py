@@ -40,7 +40,11 @@ def _rgb(image: Picture) -> Picture:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        return Image.fromarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        if 0 < values.max() < 4096:
+            raise ValueError(f"its 16-bit numbers end at {values.max()}: 12 bits or fewer, which would be all but black; save it with 8 bits, "
+                             "or spread over 16")
+        return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
