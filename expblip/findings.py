@@ -139,7 +139,9 @@ def caption_findings(
         return rating(model, "correctness", decode)
 
     generic = meteor("blip2")
-    large, small = (Side("", 2, f"AU-BLIP|{size}", "rafau_meteor") for size in ("ViT-G|OPT-2.7B", "ViT-B|OPT-2.7B"))
+    sizes = {"large/small": "ViT-G|OPT-2.7B", "small/small": "ViT-B|OPT-2.7B", "large/large": "ViT-G|OPT-6.7B"}  # image encoder / LM of stage 96
+    both, encoder, small = (Side(f"scaling/{size}/au/meteor", 2, f"AU-BLIP|{sizes[size]}", "rafau_meteor")
+                            for size in ("large/large", "large/small", "small/small"))
     return [
         Finding("au-beats-generic", "AU-BLIP describes facial actions better than the generic captioner", "4.2", _above(meteor("au"), generic)),
         Finding("fused-beat-generic", "so do Mix-, Cat- and Exp-BLIP", "4.2", tuple((meteor(model), generic) for model in ("mix", "cat", "exp"))),
@@ -156,7 +158,8 @@ def caption_findings(
                 _above(poor("mix"), poor("cat"), poor("exp"))),
         Finding("cat-least-correct", "Cat-BLIP is less correct than Mix- and Exp-BLIP", "4.3",
                 ((right("mix"), right("cat")), (right("exp"), right("cat")))),
-        Finding("larger-encoder", "a larger image encoder captions better", "4.3", ((large, small),)),
+        Finding("larger-encoder", "a larger image encoder captions better", "4.3", ((encoder, small),)),
+        Finding("larger-lm", "a larger language model captions better", "4.3", ((both, encoder),)),
     ]
 
 # %% ../nbs/api/findings.ipynb #6d03b844
@@ -259,7 +262,7 @@ def judge_findings(
     findings: Sequence[Finding],  # the claims
 ) -> pd.DataFrame:  # id, statement, where, paper, ours, seeds, verdict
     "Each claim with the paper's numbers, ours and the verdict."
-    rows = []
+    rows, known = [], {}
     for finding in findings:
         paper = [f"{first.paper:g} > {second.paper:g}" for first, second in finding.pairs]
         numbers = [(_values(board, first.ours), _values(board, second.ours)) for first, second in finding.pairs]
@@ -267,8 +270,11 @@ def judge_findings(
         seeds = min((int((~np.isnan(first - second)).sum()) for first, second in numbers), default=0)
         names = "; ".join(f"{first.ours or 'not measured yet'} > {second.ours or 'not measured yet'}" for first, second in finding.pairs)
         word = together([verdict(*pair) for pair in numbers])
+        known[len(rows), "ours"] = [(side.ours, 1.0) for pair in finding.pairs for side in pair if side.ours in board.index]
         rows.append((finding.id, finding.statement, finding.where, "; ".join(dict.fromkeys(paper)), "; ".join(ours), seeds, word, names))
-    return pd.DataFrame(rows, columns=["id", "statement", "section", "paper", "ours", "seeds", "verdict", "compared"])
+    table = pd.DataFrame(rows, columns=["id", "statement", "section", "paper", "ours", "seeds", "verdict", "compared"])
+    table.attrs["figures"] = known  # row and column -> the figures in it, for `provenance`
+    return table
 
 # %% ../nbs/api/findings.ipynb #505cc0ca
 REACHED, MISSED, UNKNOWN = "reached", "not reached", "not measured"
@@ -314,7 +320,8 @@ def judge_targets(
     targets: Sequence[Target] = TARGETS,
 ) -> pd.DataFrame:  # target, ours, compared with, seeds that reach it, result
     "Reached, not reached or not measured; an empty result where there is no bound."
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    traced = {}
     for target in targets:
         values, other = _values(board, target.name), _values(board, target.beside) if target.beside else np.zeros(len(board.columns))
         margin = values - target.factor * other
@@ -324,5 +331,9 @@ def judge_targets(
         bounded = target.at_least is not None or target.at_most is not None
         result = UNKNOWN if not len(known) else "" if not bounded else REACHED if low <= known.mean() <= high else MISSED
         seeds = f"{int(((known >= low) & (known <= high)).sum())} of {len(known)}" if bounded and len(known) else ""
+        sides = {"ours": target.name, "compared with": target.beside}
+        traced |= {(len(rows), column): (name, 1.0) for column, name in sides.items() if name in board.index}
         rows.append((target.statement, spread_text(values), spread_text(other) if target.beside else "", seeds, result))
-    return pd.DataFrame(rows, columns=["target", "ours", "compared with", "seeds that reach it", "result"])
+    table = pd.DataFrame(rows, columns=["target", "ours", "compared with", "seeds that reach it", "result"])
+    table.attrs["figures"] = traced
+    return table

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,16 @@ import numpy as np
 import pandas as pd
 
 from .absent import why_absent
-from .findings import LABELS
+from .findings import LABELS, spread_text
 from .io import atomic_write
+from .provenance import Origin, details, write_numbers
 from .records import image_source, read_captions, read_records, read_truth
 from .report import shares
+from .stacked import traced
 
 # %% auto #0
-__all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STYLE', 'examples', 'examples_html', 'pictures', 'Page']
+__all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STATED', 'STYLE', 'examples', 'examples_html', 'pictures', 'facts_table',
+           'attention_table', 'Page']
 
 # %% ../nbs/api/page.ipynb #499b7fd6
 def examples(
@@ -123,12 +125,64 @@ def pictures(
                     f"Such as {', '.join(gone['id'][:3])}; shared/data/left_out.csv lists all.")
     return said
 
+# %% ../nbs/api/page.ipynb #cf436450
+STATED = ("au_f1_full", "au_f1_annotated", "emotion_accuracy", "correctness", "completeness", "hallucinated", "missed", "both_aspects", "link",
+          "states_nothing", "repeated", "cut_off", "too_short", "words", "distinct_2", "meteor", "rouge_l", "meteor_2005", "rouge_l_f1", "cider",
+          "minilm_sim")
+
+
+def _spread_table(
+    results: pd.DataFrame,  # as `collect` gives it
+    pattern: str,  # regular expression with named groups, `figure` among them
+    columns: Sequence[str] = (),  # the figures wanted, in order; none: all
+) -> pd.DataFrame:  # a row for the other groups, a column a figure, as text
+    "Means and standard deviations over seeds."
+    told = shares(results, pattern)
+    told = told[told["figure"].isin(columns)] if columns else told
+    keys = [name for name in told.columns if name not in ("figure", "value", "seed", "stage", "meaning")]
+    if not len(told):
+        return pd.DataFrame(columns=[*keys, *columns])
+    told = told.assign(name=results["name"])
+    groups = told.groupby([*keys, "figure"], sort=False)
+    texts = groups["value"].agg(spread_text).unstack("figure").reindex(columns=list(columns) or list(dict.fromkeys(told["figure"])))
+    names = groups["name"].first().unstack("figure").reindex(index=texts.index)
+    known = {(row, column): (name, 1.0) for column in texts for row, name in enumerate(names[column] if column in names else ()) if pd.notna(name)}
+    return traced(texts.reset_index().rename_axis(columns=None), known)
+
+
+def facts_table(
+    results: pd.DataFrame,  # as `collect` gives it
+) -> pd.DataFrame:  # dataset, model, decode, then STATED
+    "What captions state, read back and held against labels and truth, and how they are worded; greedy captions, and rows without a model."
+    names = r"(?:judge|table2)/(?P<dataset>[^/]+)/(?P<model>[^/]+)/(?P<decode>greedy|none)/(?P<figure>[a-z_0-9]+)"
+    return _spread_table(results, names, STATED)
+
+
+def attention_table(
+    results: pd.DataFrame,  # as `collect` gives it
+) -> pd.DataFrame:  # a row a model, a column a figure; empty without stage 87
+    "The pointing game of the explanations."
+    return _spread_table(results, r"attention/(?P<model>[^/]+)/(?P<figure>[^/]+)")
+
 # %% ../nbs/api/page.ipynb #6857ca5b
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0}
+details{font-size:13px;color:#555;margin:0 0 1rem}summary{cursor:pointer}td[title]{cursor:help}
 th,td{border-bottom:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}caption{text-align:left;color:#555;padding:.2rem 0}
 .scroll{overflow-x:auto}.example{display:flex;gap:1rem;margin:1rem 0}.example img{width:160px;height:160px}img{max-width:100%}h2{margin-top:2.2rem}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}th,td{border-color:#444}caption{color:#aaa}a{color:#8cf}}"""
+
+
+def _table(frame: pd.DataFrame, caption: str, titles: Mapping[tuple[int, str], str] | None = None) -> str:
+    "A table as HTML; a cell with a title shows it when the pointer rests on it."
+    def cell(row: int, column: str, value: Any) -> str:
+        title = f' title="{html.escape(titles[row, column])}"' if titles and (row, column) in titles else ""
+        return f"<td{title}>{'' if value is None or value != value else html.escape(str(value))}</td>"
+
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    rows = ("".join(cell(row, name, value) for name, value in zip(frame.columns, values)) for row, values in enumerate(frame.itertuples(index=False)))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 class Page:
@@ -138,13 +192,15 @@ class Page:
         self,
         title: str,  # heading of the page
         folder: str | Path,  # where tables (CSV), figures (JPEG) and the page go
+        origin: Origin | None = None,  # of the run: then every number says where it comes from
     ):
-        self.title, self.folder, self.parts = title, Path(folder), []  # type: str, Path, list[str]
+        self.title, self.folder, self.parts, self.origin = title, Path(folder), [], origin  # type: str, Path, list[str], Origin | None
+        self.numbers: list[dict[str, Any]] = []  # rows of provenance.csv
 
-    def _show(self, text: str) -> None:
+    def _show(self, text: str, page: str = "") -> None:
         from IPython.display import HTML, display
 
-        self.parts.append(text)
+        self.parts.append(page or text)
         display(HTML(text))
 
     def text(
@@ -163,9 +219,12 @@ class Page:
     ) -> None:
         "A table, also as CSV."
         atomic_write(self.folder / f"{name}.csv", frame.to_csv(index=False))
-        body = re.sub(r">\n\s*<", "><", frame.to_html(index=False, na_rep="", border=0, escape=True))
         line = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-        self._show(f'<div class="scroll">{body.replace(">", ">" + line, 1)}</div>')
+        first, rows = len(self.numbers) + 2, self.origin.numbers(frame, name) if self.origin else []
+        self.numbers += rows
+        titles = {(row["row"] - 1, row["column"]): f"{row['figure']}: provenance.csv, line {first + place}" for place, row in enumerate(rows)}
+        more = details(rows, first, f"outputs/{self.origin.folder.name}") if self.origin else ""
+        self._show(_table(frame, line), _table(frame, line, titles) + more)
 
     def figure(
         self,
@@ -188,7 +247,9 @@ class Page:
         self._show(text)
 
     def write(self) -> Path:
-        "Write `report.html`."
+        "Write `report.html`, and `provenance.csv` when there is an origin."
+        if self.origin:
+            write_numbers(self.numbers, self.folder)
         body = "\n".join(self.parts)
         title, meta = html.escape(self.title), '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         head = f"<head>{meta}<title>{title}</title><style>{STYLE}</style></head>"

@@ -14,28 +14,26 @@ from typing import Any
 import pandas as pd
 
 from .absent import why_absent
-from .findings import LABELS, PARTS, paper_table, spread_text
+from .findings import LABELS, PARTS, paper_table
 from .io import read_json
 from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
+from .stacked import NOT_YET  # noqa: F401 (whoever reads a table looks for it here)
+from .stacked import ABSENT, NO_COUNTERPART, NO_F1, PAPER, SIZE, as_printed, cell_text, own_names, stack, traced
 
 # %% auto #0
-__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect',
-           'board', 'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven',
-           'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
+__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect', 'board', 'shares', 'run_kind', 'table1', 'annotated',
+           'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
-NOT_YET, NO_COUNTERPART, ABSENT, NO_F1 = "not measured yet", "–", "data set absent", "no F1"
-PAPER = "paper"
-SIZE = ("ViT-G", "OPT-6.7B")  # the paper's largest encoder and language model
-
-
 class ReportError(ValueError):
     "A results file that cannot be used; the message names it and says what to do."
+
 
 # %% ../nbs/api/report.ipynb #19d30644
 def collect(
     run: str | Path,  # the run's folder
     skip: Sequence[str] = ("report",),  # stages to leave out
+    files: bool = False,  # also the column file, relative to the run
 ) -> pd.DataFrame:  # name, value, seed (<NA>: shared), stage, meaning; empty when nothing was measured
     "Every figure of a run, whatever stages are there; `ReportError` for a damaged results file, or a figure that two stages tell differently."
     rows = []
@@ -50,14 +48,15 @@ def collect(
             value = entry["value"]
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ReportError(f"{path}: {entry['name']!r} has the value {value!r}, which is no number; rerun the stage {stage}")
-            rows.append((entry["name"], value, None if place == "shared" else int(place[4:]), stage, entry["meaning"]))
-    results = pd.DataFrame(rows, columns=["name", "value", "seed", "stage", "meaning"]).astype({"value": float, "seed": "Int64"})
+            seed = entry.get("seed") if place == "shared" else int(place[4:])  # stage 96 tells of seeds of another run
+            rows.append((entry["name"], value, seed, stage, entry["meaning"], path.relative_to(run).as_posix()))
+    results = pd.DataFrame(rows, columns=["name", "value", "seed", "stage", "meaning", "file"]).astype({"value": float, "seed": "Int64"})
     results = results.drop_duplicates(["name", "seed", "value"], ignore_index=True)
     if (both := results[results.duplicated(["name", "seed"], keep=False)]).size:
         name, stages = both["name"].iloc[0], both.loc[both["name"] == both["name"].iloc[0], "stage"].unique()
         raise ReportError(f"{run}: {name!r} is told differently by {' and by '.join(stages)}: "
                           "one of them was left by an earlier version; delete its folder")
-    return results
+    return results if files else results.drop(columns="file")
 
 # %% ../nbs/api/report.ipynb #bb64e7d1
 def board(
@@ -84,50 +83,6 @@ def run_kind(
     names = shares(results, r"(?:table1|table2|judge)/(?P<dataset>[^/]+)/.+")["dataset"]
     return kind_of(names, fixtures=bool((results["name"] == FIXTURES).any()))
 
-# %% ../nbs/api/report.ipynb #55d667b5
-def _cell(values: pd.DataFrame, name: str | None, scale: float, digits: int) -> str:
-    if name in (None, ABSENT, NO_F1):
-        return name or NO_COUNTERPART
-    return (spread_text(values.loc[name].to_numpy(float), digits, scale) if name in values.index else "") or NOT_YET
-
-
-def _print(value: Any) -> str:
-    return NO_COUNTERPART if value is None or value != value else f"{value:g}" if isinstance(value, (int, float)) else str(value)
-
-
-def _own(text: str, own: Mapping[str, str]) -> str:
-    "A name of the paper's, with our encoder and language model in place of its large ones."
-    for theirs, ours in own.items():
-        text = text.replace(theirs, ours)
-    return text
-
-
-def _stack(
-    paper: pd.DataFrame,  # the paper's table
-    heads: Sequence[str],  # its columns that name a row
-    ours: Mapping[int, Mapping[str, str | None]],  # row number -> column -> name of our figure
-    values: pd.DataFrame,  # the board
-    label: str,  # what our rows are called
-    extra: Mapping[str, Mapping[str, str | None]],  # further rows of ours
-    own: Mapping[str, str],  # the paper's large encoder and language model -> what our rows have in their place
-    scale: float = 1.0,
-    digits: int = 3,
-) -> pd.DataFrame:
-    "The paper's rows, each followed by ours."
-    figures = [column for column in paper.columns if column not in heads]
-    rows = []
-    for number, row in enumerate(paper.to_dict("records")):
-        head = {name: _print(row[name]) for name in heads}
-        rows.append(head | {"source": PAPER} | {name: _print(row[name]) for name in figures})
-        if number in ours:
-            if head.get("llm", SIZE[1]) == SIZE[1]:  # of the paper's sizes ours stands beside the largest
-                head = {name: _own(text, own) for name, text in head.items()}
-            rows.append(head | {"source": label} | {name: _cell(values, ours[number].get(name), scale, digits) for name in figures})
-    for model, cells in extra.items():
-        blank = dict.fromkeys(heads, "")
-        rows.append(blank | {heads[0]: model, "source": label} | {name: _cell(values, cells.get(name), scale, digits) for name in figures})
-    return pd.DataFrame(rows, columns=[*heads, "source", *figures])
-
 # %% ../nbs/api/report.ipynb #36ca288c
 def table1(
     results: pd.DataFrame,  # as `collect` gives it
@@ -138,6 +93,7 @@ def table1(
     if kind.paper and not kind.truth:  # pictures and people of both; frames were sampled when the sum is not 0
         known = known.assign(split=known["split"].replace("val", "train"))
     counts = known.pivot_table(index=["dataset", "split"], columns="figure", values="value", aggfunc="sum")
+    measured = set(results["name"])
     twins = {PAPER_SETS[name]: twin for name, twin in kind.sets.items() if twin.endswith(name)}
     source = "this run" if kind.truth else kind.label
 
@@ -147,15 +103,29 @@ def table1(
         return {"dataset": kind.marked(dataset), "split": split, "source": source, "images": f"{found['images']:.0f}", "subjects": people,
                 "sampled": "yes" if found["sampled"] else "no"}
 
-    rows = []
+    rows: list[dict[str, str]] = []
+    known_cells: dict[tuple[int, str], Any] = {}
+
+    def note(dataset: str, split: str) -> None:
+        "Validation images count as training images where the paper has none, so a number may be the sum of two."
+        parts = [split, "val"] if kind.paper and not kind.truth and split == "train" else [split]
+        for figure in ("images", "subjects"):
+            names = [f"table1/{dataset}/{part}/{figure}" for part in parts]
+            known_cells[len(rows), figure] = [name for name in names if name in measured]
+
     for row in paper_table(1).to_dict("records"):
-        rows.append({name: _print(value) for name, value in row.items()} | {"source": PAPER})
+        rows.append({name: as_printed(value) for name, value in row.items()} | {"source": PAPER})
         if (twin := (twins.get(row["dataset"], ""), row["split"])) in counts.index:
+            note(*twin)
             rows.append(cells(*twin) | {"annotation": row["annotation"]})
         elif row["dataset"] in [PAPER_SETS[name] for name in kind.absent]:
             rows.append({name: row[name] for name in ("dataset", "annotation", "split")} | {"source": source, "images": ABSENT})
-    rows += [cells(*place) for place in counts.index if place[0] not in twins.values()]
-    return pd.DataFrame(rows, columns=["dataset", "annotation", "split", "source", "images", "subjects", "sampled"]).fillna("")
+    for place in counts.index:
+        if place[0] not in twins.values():
+            note(*place)
+            rows.append(cells(*place))
+    table = pd.DataFrame(rows, columns=["dataset", "annotation", "split", "source", "images", "subjects", "sampled"]).fillna("")
+    return traced(table, {place: names for place, names in known_cells.items() if str(table[place[1]][place[0]]).isdigit()})
 
 # %% ../nbs/api/report.ipynb #90c1a002
 def annotated(
@@ -189,6 +159,9 @@ def _named(kind: Kind, start: str) -> dict[str, str]:
     return {} if kind.truth else {SIZE[0]: f"encoder of {start or 'this run'}", SIZE[1]: f"LM of {start or 'this run'}"}
 
 
+CAPTIONED = {f"{label}-BLIP": model for model, label in LABELS.items()}
+
+
 def table2(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
@@ -207,10 +180,16 @@ def table2(
     large = (paper["image_encoder"] == SIZE[0]) & (paper["llm"] == SIZE[1])
     empty: dict[str, str | None] = {column: ABSENT if name == ABSENT else "" for column, name in names("au", decode).items()}
     ours = {number: rows.get(model, empty) if large[number] else empty for number, model in enumerate(paper["model"])}
+    sizes = {"ViT-G": "large", "ViT-B": "small", "OPT-6.7B": "large", "OPT-2.7B": "small"}  # as stage 96 calls what stands for them
+    made = set(results["name"])
+    for number, row in enumerate(paper.to_dict("records")):
+        place = f"scaling/{sizes[row['image_encoder']]}/{sizes[row['llm']]}/{CAPTIONED.get(row['model'])}"
+        if not large[number] and f"{place}/meteor" in made:
+            ours[number] = empty | {f"rafau_{column}": f"{place}/{figure}" for column, figure in figures.items() if f"{place}/{figure}" in made}
     extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
     formats = LABELS if kind.truth else ("au", "mix")  # the others state emotions, which no image with AU labels has but in the drawn world
     extra |= {f"oracle, {model} format": names(f"oracle-{model}", "none") for model in formats}
-    return _stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start))
+    return stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start))
 
 # %% ../nbs/api/report.ipynb #2036568d
 UNTRAINED = "QFormer before training"
@@ -239,7 +218,7 @@ def probe_table(
     rows |= {"ViT-G": names("blip2", "image_encoder"), "ViT-G fine-tune": names("blip2", "image_encoder", "fine_tuned")}
     ours = {place: rows[model] for place, model in enumerate(paper["model"]) if model in rows}
     further = {UNTRAINED: names("blip2", "qformer")}
-    return _stack(paper, ["model"], ours, values, kind.label, further, _named(kind, start), 100, 1)
+    return stack(paper, ["model"], ours, values, kind.label, further, _named(kind, start), 100, 1)
 
 
 def uneven(
@@ -260,7 +239,8 @@ def uneven(
         for name in aus:
             lost = [seed for seed in measured if f"{place}/{name}" not in values.index or pd.isna(values.loc[f"{place}/{name}", seed])]
             told |= {(name, "" if len(lost) == len(measured) else f" (seed {' and '.join(map(str, lost))})")} if lost else set()
-        row = _own(PARTS[part], own) + f"({LABELS[model]})" if model in LABELS else _own(PARTS[part], own) if part == "image_encoder" else UNTRAINED
+        name = own_names(PARTS[part], own)
+        row = f"{name}({LABELS[model]})" if model in LABELS else name if part == "image_encoder" else UNTRAINED
         rows.append((row, told))
 
     def words(told: set[tuple[str, str]]) -> str:
@@ -285,20 +265,29 @@ def table5(
     "Most and least complete of three, and how correct."
     paper, values, kind = paper_table(5), board(results), run_kind(results)
     figures = {"correctness": "correctness", "highest_completeness_percent": "most_complete", "lowest_completeness_percent": "least_complete"}
-    rows = []
+    rows: list[dict[str, str]] = []
+    known: dict[tuple[int, str], tuple[str, float]] = {}
+
+    def note(place: str, scales: Mapping[str, float]) -> None:
+        at = {name: f"{place}/{figure}" for name, figure in figures.items()}
+        known.update({(len(rows), name): (figure, scales[name]) for name, figure in at.items() if figure in values.index})
+
     for row in paper.to_dict("records"):
         model = {label: name for name, label in LABELS.items()}[row["model"].split("-")[0]]
         place = f"table5/all/{model}/{decode}"
-        rows.append({name: _print(value) for name, value in row.items()} | {"source": "paper, people"})
+        rows.append({name: as_printed(value) for name, value in row.items()} | {"source": "paper, people"})
         scales = {name: 10 if name == "correctness" else 100 for name in figures}
-        exact = {name: _cell(values, f"{place}/{figure}", scales[name], 2) for name, figure in figures.items()}
-        rows += [{"model": row["model"], "source": f"{kind.label}, exact truth"} | exact] if kind.truth else []
+        exact = {name: cell_text(values, f"{place}/{figure}", scales[name], 2) for name, figure in figures.items()}
+        if kind.truth:
+            note(place, scales)
+            rows.append({"model": row["model"], "source": f"{kind.label}, exact truth"} | exact)
         for source, judge in JUDGES.items():
             place = f"rating/{source}/{model}"
             if source == "human" or f"{place}/correctness" in values.index:
-                said = {name: _cell(values, f"{place}/{figure}", 1 if name == "correctness" else 100, 2) for name, figure in figures.items()}
+                note(place, scales | {"correctness": 1})
+                said = {name: cell_text(values, f"{place}/{figure}", 1 if name == "correctness" else 100, 2) for name, figure in figures.items()}
                 rows.append({"model": row["model"], "source": f"{kind.label}, {judge}"} | said)
-    return pd.DataFrame(rows, columns=["model", "source", *figures])
+    return traced(pd.DataFrame(rows, columns=["model", "source", *figures]), known)
 
 # %% ../nbs/api/report.ipynb #a54dab0c
 def costs(
@@ -313,7 +302,9 @@ def costs(
         row |= {key: manifest.get(key) for key in ("seconds", "cpu_seconds", "peak_mib")}
         rows.append(row | {key: timing.get(key) for key in ("train_seconds", "train_cpu_seconds")})
     table = pd.DataFrame(rows, columns=["place", "stage", "seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds", "peak_mib"])
-    return table.astype({name: float for name in table.columns[2:]})
+    known = {(row, name): (f"cost/{table['stage'][row]}/{name}", 1.0) for row in range(len(table)) for name in table.columns[2:]
+             if pd.notna(table[name][row])}
+    return traced(table.astype({name: float for name in table.columns[2:]}), known)
 
 
 def elapsed(

@@ -19,9 +19,10 @@ from . import findings, report
 from .findings import LABELS
 from .io import atomic_write, project_root, read_json
 from .kinds import Kind
+from .stacked import traced
 
 # %% auto #0
-__all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'OWN', 'RATED', 'NOBODY', 'TableError', 'printed',
+__all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'SMALLER', 'OWN', 'RATED', 'NOBODY', 'TableError', 'printed',
            'Artefacts', 'open_run', 'implementations', 'caption_cells', 'probe_cells', 'rating_cells', 'cells_of',
            'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
 
@@ -101,7 +102,7 @@ def implementations(
     return found
 
 # %% ../nbs/api/tables.ipynb #58672c9f
-CELLS = ("row", "column", "judge", "paper", "ours", "spread", "seeds", "difference", "figure")
+CELLS = ("row", "column", "judge", "paper", "ours", "spread", "seeds", "difference", "figure", "times")
 
 
 def _cell(
@@ -113,7 +114,7 @@ def _cell(
     mean = float(values.mean()) if len(values) else float("nan")
     spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     difference = mean - paper if same and art.comparable else float("nan")
-    return row, column, judge, paper, mean, spread, len(values), difference, name if len(values) else ""
+    return row, column, judge, paper, mean, spread, len(values), difference, name if len(values) else "", scale
 
 
 def _frame(rows: Iterator[tuple[Any, ...]]) -> pd.DataFrame:
@@ -124,6 +125,7 @@ def _frame(rows: Iterator[tuple[Any, ...]]) -> pd.DataFrame:
 CAPTIONERS = {f"{label}-BLIP": name for name, label in LABELS.items()} | {"BLIP-2": "blip2", "BLIP-2-COCO": "blip2-coco"}
 BESIDE = {"blind (a random training caption)": "blind", "majority (what most training labels say)": "majority",
           **{f"oracle, {label} format": f"oracle-{name}" for name, label in LABELS.items()}}
+SMALLER = {"ViT-B": "small", "ViT-G": "large", "OPT-2.7B": "small", "OPT-6.7B": "large"}  # as stage 96 calls what stands for them
 OWN = ("meteor_2005", "rouge_l_f1", "cider", "minilm_sim")  # columns that the paper does not have
 
 
@@ -131,23 +133,25 @@ def caption_cells(
     art: Artefacts,
     decode: str = "greedy",  # how ours were decoded
 ) -> pd.DataFrame:  # columns CELLS
-    "Table 2. A captioner of ours stands in the paper's row of the largest sizes."
+    "Table 2. A captioner of ours stands in the paper's row of the largest sizes, those of `make scaling` in the rows of smaller ones."
     figures = {"meteor": "meteor", "rouge": "rouge_l", "ada_sim": "ada_sim"} | {name: name for name in OWN}
     sets = {name: art.kind.sets.get(name, "") for name in ("rafau", "gft")}
 
     def rows() -> Iterator[tuple[Any, ...]]:
         table = printed("2").set_index(["model", "image_encoder", "llm"])
         for (model, encoder, llm), row in table.iterrows():
-            place = f"{CAPTIONERS[model]}/{decode}" if (encoder, llm) == report.SIZE else ""
-            yield from cells(f"{model} ({encoder}, {llm})", place, row)
+            places = {name: f"table2/{dataset}/{CAPTIONERS[model]}/{decode}" for name, dataset in sets.items()}
+            if (encoder, llm) != report.SIZE:  # stage 96 measures other sizes, on what stands for RAF-AU
+                places = {"rafau": f"scaling/{SMALLER[encoder]}/{SMALLER[llm]}/{CAPTIONERS[model]}"}
+            yield from cells(f"{model} ({encoder}, {llm})", places, row)
         for row, model in BESIDE.items():
-            yield from cells(row, f"{model}/none", {})
+            yield from cells(row, {name: f"table2/{dataset}/{model}/none" for name, dataset in sets.items()}, {})
 
-    def cells(row: str, place: str, paper: Any) -> Iterator[tuple[Any, ...]]:
-        for name, dataset in sets.items():
+    def cells(row: str, places: dict[str, str], paper: Any) -> Iterator[tuple[Any, ...]]:
+        for name in sets:
             for column, figure in figures.items():
                 scale = 100.0 if figure == "ada_sim" else 1.0
-                yield _cell(art, row, f"{name}_{column}", paper.get(f"{name}_{column}", float("nan")), f"table2/{dataset}/{place}/{figure}", scale)
+                yield _cell(art, row, f"{name}_{column}", paper.get(f"{name}_{column}", float("nan")), f"{places.get(name, '')}/{figure}", scale)
 
     return _frame(rows())
 
@@ -233,12 +237,23 @@ def _wide(cells: pd.DataFrame, value: str, judged: bool) -> pd.DataFrame:
     spreads = cells["spread"] if value == "ours" else np.full(len(cells), np.nan)
     told = [text(*one) for one in zip(cells["column"], cells[value], spreads)]
     wide = cells.assign(text=told).pivot_table(index=index, columns="column", values="text", aggfunc="first", sort=False)
-    wide = wide.reindex(columns=list(dict.fromkeys(cells["column"]))).fillna("")
-    return wide.loc[(wide != "").any(axis=1), (wide != "").any(axis=0)]
+    wide = wide.reindex(columns=list(dict.fromkeys(cells["column"]))).fillna("").rename_axis(columns=None)
+    return _traced(wide.loc[(wide != "").any(axis=1), (wide != "").any(axis=0)], cells, index)
+
+
+def _traced(wide: pd.DataFrame, cells: pd.DataFrame, index: list[str]) -> pd.DataFrame:
+    "The table with, by row and column, the figure that each number of ours is."
+    keys = cells["row"] if len(index) == 1 else pd.Series(list(zip(cells["row"], cells["judge"])), cells.index, dtype=object)
+    at = {key: place for place, key in enumerate(wide.index)}
+    known = {(at[key], column): (figure, times) for key, column, figure, times in zip(keys, cells["column"], cells["figure"], cells["times"])
+             if figure and key in at and column in wide}
+    return traced(wide, known)
 
 
 def _own_name(row: str, art: Artefacts) -> str:
-    "A row of ours does not carry the names of the paper's large models."
+    "A row of ours does not carry the names of the paper's models."
+    for encoder, lm in (("ViT-B", "OPT-2.7B"), ("ViT-G", "OPT-2.7B")):
+        row = row.replace(f"({encoder}, {lm})", f"({SMALLER[encoder]} encoder, {SMALLER[lm]} language model)")
     row = row.replace(", ".join(report.SIZE), art.start or "this run")
     return row.replace("ViT-G", "image encoder").replace("ViT-B", "image encoder")
 
@@ -251,14 +266,15 @@ def sides(
     judged, fair = bool((cells["judge"] != "").any()), cells["difference"].notna()
     found = []
     if fair.any():
-        three = cells[fair].melt(["row", "column", "judge", "spread"], ["paper", "ours", "difference"], "what", "value")
-        wide = _wide(three.assign(row=three["row"] + ": " + three["what"], spread=np.nan), "value", judged)
+        three = cells[fair].melt(["row", "column", "judge", "spread", "figure", "times"], ["paper", "ours", "difference"], "what", "value")
+        three = three.assign(row=three["row"] + ": " + three["what"], spread=np.nan, figure=three["figure"].where(three["what"] == "ours", ""))
+        wide = _wide(three, "value", judged)
         order = [f"{row}: {what}" for row in dict.fromkeys(cells.loc[fair, "row"]) for what in ("paper", "ours", "difference")]
         rows = sorted(wide.index, key=lambda at: order.index(at[0] if judged else at))
-        found.append(("Paper, ours, difference (same data, same metric)", wide.loc[rows]))
+        found.append(("Paper, ours, difference (same data, same metric)", _traced(wide.loc[rows], three, ["row", "judge"] if judged else ["row"])))
     paper = cells[cells["paper"].notna()].drop_duplicates(["row", "column"])
     if not fair.all() and len(paper):
-        found.append(("The paper", _wide(paper.assign(judge="people in the paper"), "paper", judged)))
+        found.append(("The paper", _wide(paper.assign(judge="people in the paper", figure=""), "paper", judged)))
     rest = cells[cells["ours"].notna() & ~fair]
     if len(rest):
         rest = rest.assign(row=[_own_name(row, art) for row in rest["row"]])
