@@ -14,24 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .scales import SCALE_NAMES
 
 # %% auto #0
-__all__ = ['PIPELINE', 'parser', 'findings', 'main']
+__all__ = ['PIPELINE', 'SHELLS', 'parser', 'listed', 'completion', 'findings', 'main']
 
 # %% ../nbs/api/cli.ipynb #67f35c4c
-PIPELINE = ("run", "status", "graph")
+PIPELINE, SHELLS = ("run", "status", "graph"), ("bash", "zsh", "fish")
 
 
 def parser() -> argparse.ArgumentParser:
     "The command line."
     top = argparse.ArgumentParser("expblip", description="Facial expression captions: the paper Exp-BLIP.", epilog="exit status: 0 all well, "
-                                  "1 some pictures (or checks) failed, 2 nothing was done")
+                                  "1 some pictures (or checks) failed, 2 nothing was done, 130 stopped by Ctrl-C")
     top.add_argument("--version", action="version", version=f"expblip {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     for name, words in zip(PIPELINE, ("run the paper's pipeline, in a checkout", "what of a run is fresh", "the stages of a run")):
         commands.add_parser(name, help=words, add_help=False)
     one = commands.add_parser("caption", help="caption pictures or folders of pictures")
-    one.add_argument("images", nargs="+", help="picture files and folders")
+    one.add_argument("images", nargs="+", help="picture files and folders; what is missing or empty is a fault of its own and stops nothing else")
     one.add_argument("--model", default="drawn", help="drawn, a folder, or a hub id (default: drawn)")
     one.add_argument("--aspect", default="", choices=("expression", "au", "emotion"), help="default: what the model was trained for")
     one.add_argument("--format", default="text", choices=("text", "json", "csv"), help="json: one object a line (default: text)")
@@ -44,28 +45,90 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-q", "--quiet", action="store_true", help="no progress")
     look = commands.add_parser("doctor", help="what is installed, which device, which weights and data")
     look.add_argument("--json", action="store_true", help="as JSON")
+    cost = commands.add_parser("estimate", help="what a run will take: memory, work, disk, files to fetch, dollars; time only where it was measured")
+    cost.add_argument("--scale", default="tiny", help="smoke, tiny, base or full (default: tiny)")
+    cost.add_argument("--run", default="", help="run folder below outputs/ whose records and timings count (default: the name of the scale)")
+    cost.add_argument("--data", default="", help="a table of your own photographs (CSV), or a folder of data sets")
+    cost.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="cuda may be asked about where there is none")
+    cost.add_argument("--images", type=int, default=0, help="how many pictures, where nothing else tells")
+    cost.add_argument("-p", dest="parameters", action="append", default=[], metavar="STAGE.KNOB=VALUE", help="as for run; may be repeated")
+    cost.add_argument("--json", action="store_true", help="as JSON: group, name, value, unit, source")
+    page = commands.add_parser("page", help="a page in the browser: drop a photo, see face, caption, actions and attention")
+    page.add_argument("--model", default="drawn", help="drawn, a folder, or a hub id (default: drawn)")
+    page.add_argument("--port", type=int, default=None, help="default: the first free one")
+    page.add_argument("--share", action="store_true", help="through a public address of gradio; anybody who has it can use the page")
+    tab = commands.add_parser("completion", help="a script that completes this command in a shell")
+    tab.add_argument("shell", choices=SHELLS, help="bash: eval \"$(expblip completion bash)\" in ~/.bashrc")
     return top
 
-# %% ../nbs/api/cli.ipynb #b4e16b73
-def _caption(said: argparse.Namespace) -> int:
-    from expblip.captioner import Captioner
-    from expblip.captions import Captions, csv_rows
+# %% ../nbs/api/cli.ipynb #b48ed628
+def listed(
+    inputs: Sequence[str],  # picture files and folders
+) -> list[tuple[str, str]]:  # every picture, and why it cannot even be opened; empty: it may be
+    "The pictures of a command line, folders walked through, in order."
+    from expblip.captioner import CaptionerError, named_pictures
 
-    if said.out and Path(said.out).suffix.lower() not in (".json", ".jsonl", ".csv"):
+    found: list[tuple[str, str]] = []
+    for one in inputs:
+        try: found += [(name, "" if Path(name).exists() else "no such file or folder") for name, _ in named_pictures(one)]
+        except CaptionerError as error: found.append((one, str(error).removeprefix(f"{one}: ")))
+        except OSError as error: found.append((one, f"cannot be read ({error.strerror})"))
+    return found
+
+
+def _caption(said: argparse.Namespace) -> int:
+    from expblip.captions import Caption, Captions, csv_rows
+
+    if said.out and (Path(said.out).suffix.lower() not in (".json", ".jsonl", ".csv") or Path(said.out).is_dir()):
         raise ValueError(f"{said.out}: captions are written as .json, .jsonl or .csv")
+    pictures, found, show = listed(said.images), Captions(), not said.quiet and sys.stderr.isatty()
+    if all(fault for _, fault in pictures):
+        raise ValueError("no picture to caption: " + "; ".join(f"{name}: {fault}" for name, fault in pictures))
+    from expblip.captioner import Captioner
+
+    if not show:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
     captioner = Captioner.from_pretrained(said.model, device=said.device)
-    found, show = Captions(), not said.quiet and sys.stderr.isatty()
-    for one in captioner.stream(said.images, said.aspect, max(1, said.batch), said.crop, "keep", attention=False, decode=said.decode, many=said.many):
-        found.append(one)
-        if show: print(f"\r{len(found)} pictures", end="", file=sys.stderr, flush=True)
-        if one.fault: print(f"{chr(10) if show else ''}{one.image}: {one.fault}", file=sys.stderr)
-        if said.out: continue
-        if said.format == "csv": print(csv_rows([one], head=len(found) == 1), end="", flush=True)
-        elif said.format == "json": print(json.dumps(one.row(), ensure_ascii=False), flush=True)
-        elif not one.fault: print(f"{one.image}: {one.text}", flush=True)
-    if show: print(file=sys.stderr)
-    if said.out: found.write(said.out)
+    good = captioner.stream([name for name, fault in pictures if not fault], said.aspect, max(1, said.batch), said.crop, "keep",
+                            attention=False, decode=said.decode, many=said.many)
+    try:
+        for name, fault in pictures:
+            one = Caption("", name, said.aspect or captioner.aspect, fault=fault) if fault else next(good)
+            found.append(one)
+            if show: print(f"\r{len(found)} of {len(pictures)} pictures", end="", file=sys.stderr, flush=True)
+            if one.fault: print(f"{chr(10) if show else ''}{one.image}: {one.fault}", file=sys.stderr)
+            if said.out: continue
+            if said.format == "csv": print(csv_rows([one], head=len(found) == 1), end="", flush=True)
+            elif said.format == "json": print(json.dumps(one.row(), ensure_ascii=False), flush=True)
+            elif not one.fault: print(f"{one.image}: {one.text}", flush=True)
+    finally:
+        if show: print(file=sys.stderr)
+        if said.out and found: found.write(said.out)
+        if len(found) < len(pictures) and said.out: print(f"{said.out}: holds {len(found)} of {len(pictures)} pictures", file=sys.stderr)
     return int(any(one.fault for one in found))
+
+# %% ../nbs/api/cli.ipynb #48f133bf
+def completion(
+    shell: str,  # bash, zsh or fish
+) -> str:  # a script for that shell
+    "Completion of `expblip`; ImportError when shtab is not installed."
+    import shtab
+
+    from expblip.pipeline import _parser
+
+    top = parser()
+    groups: Any = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction)).choices
+    for name in PIPELINE:
+        for action in _parser()._actions:
+            if action.option_strings and action.dest != "help": groups[name]._add_action(action)
+    kinds = dict(images=shtab.FILE, out=shtab.FILE, data=shtab.FILE, model=shtab.DIRECTORY)
+    for each in groups.values():
+        for action in each._actions:
+            if action.dest in kinds: action.complete = kinds[action.dest]
+            if action.dest == "scale": action.choices = SCALE_NAMES
+    return shtab.complete(top, shell)
 
 # %% ../nbs/api/cli.ipynb #36d78117
 def findings() -> list[dict[str, Any]]:
@@ -74,6 +137,7 @@ def findings() -> list[dict[str, Any]]:
     from importlib.util import find_spec
 
     from expblip.captioner import find_model
+    from expblip.downloads import place_of
     from expblip.io import project_root
 
     rows: list[dict[str, Any]] = [dict(name="python", found=sys.version.split()[0], good=sys.version_info >= (3, 11))]
@@ -84,15 +148,34 @@ def findings() -> list[dict[str, Any]]:
     if find_spec("torch"):
         from expblip.config import resolve_device
 
-        rows.append(dict(name="device", found=resolve_device("auto"), good=True))
+        device = resolve_device("auto")
+        if device == "cuda":
+            import torch
+
+            device += "".join(f", {torch.cuda.get_device_name(k)}, {torch.cuda.get_device_properties(k).total_memory / 1e9:.0f} GB"
+                              for k in range(torch.cuda.device_count()))
+        rows.append(dict(name="device", found=device, good=True))
     drawn, root = find_model(), project_root()
     whole = all((drawn / part).is_file() for part in ("config.json", "model.safetensors", "lm/model.safetensors"))
     rows.append(dict(name="weights 'drawn'", found="there" if whole else "missing: reinstall the package", good=whole))
+    for name in ("facebook/opt-2.7b", "facebook/opt-6.7b", "bert-base-uncased", "Salesforce/blip2-opt-2.7b"):
+        there = "in the hub cache" if place_of(name) else "none (only scale base and full need such)"
+        rows.append(dict(name=f"weights {name}", found=there, good=True))
     checkout = (root / "pipeline.yaml").is_file()
     rows.append(dict(name="checkout", found=str(root) if checkout else "none here: `expblip run` needs one", good=True))
     for place in ("data/drawn-blip2", "data/licensed", "data/user", "outputs"):
-        if checkout: rows.append(dict(name=place, found="there" if (root / place).exists() else "none", good=True))
+        inside = sorted(path.name for path in (root / place).iterdir() if not path.name.startswith(".")) if (root / place).is_dir() else []
+        more = f" and {len(inside) - 12} more" * (len(inside) > 12)
+        if checkout: rows.append(dict(name=place, found=", ".join(inside[:12]) + more or "none", good=True))
     return rows
+
+
+def _estimate(said: argparse.Namespace) -> int:
+    from expblip.costs import cost_table, run_costs
+
+    rows = run_costs(said.scale, said.run, said.parameters, said.data, said.device, said.images)
+    print(json.dumps(rows, indent=1) if said.json else cost_table(rows))
+    return 0
 
 
 def main(
@@ -107,6 +190,18 @@ def main(
             return pipeline(given)
         said = parser().parse_args(given)
         if said.command == "caption": return _caption(said)
+        if said.command == "estimate": return _estimate(said)
+        if said.command == "completion":
+            print(completion(said.shell))
+            return 0
+        if said.command == "page":
+            from importlib.util import find_spec
+
+            if not find_spec("gradio"): raise ImportError("the page needs gradio: run `pip install 'expblip[rate]'`")
+            from expblip.demo_page import launch
+
+            launch(model=said.model, port=said.port, share=said.share)
+            return 0
         rows = findings()
         if said.json: print(json.dumps(rows, indent=1))
         else: print("\n".join(f"{'ok ' if row['good'] else 'NO '} {row['name']:24} {row['found']}" for row in rows))
@@ -115,7 +210,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt: return 130
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, LookupError, OSError, ImportError) as error:
         print(f"expblip: {error}", file=sys.stderr)
         return 2
 

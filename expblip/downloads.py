@@ -9,6 +9,7 @@ import json
 import socket
 import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -32,7 +33,7 @@ def kind_of(
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<script")): return "web page"
     return "safetensors" if 2 <= length < 2**32 and head[8:9] == b"{" else "unknown"
 
-# %% ../nbs/api/downloads.ipynb #b301fe6f
+# %% ../nbs/api/downloads.ipynb #8f2be332
 _WRONG = {
     "empty": "is empty: fetch it again",
     "web page": "is a web page and not weights: the link gave its page, or asked for a login; fetch the file itself again",
@@ -44,12 +45,12 @@ def _safetensors_fault(path: Path) -> str:
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        try: said = json.loads(file.read(length)) if 8 + length <= size else None
+        if 8 + length > size: return f"breaks off inside its header, after {size:,} bytes: fetch it again"
+        try: said = json.loads(file.read(length))
         except ValueError: return "has a header that is not JSON: fetch it again"
-    try: end = 8 + length + max((item["data_offsets"][1] for key, item in (said or {}).items() if key != "__metadata__"), default=0)
+    try: end = 8 + length + max((item["data_offsets"][1] for key, item in said.items() if key != "__metadata__"), default=0)
     except (KeyError, TypeError, IndexError, AttributeError): return "has a header that names no tensors: fetch it again"
-    if said is None or size < end: return f"breaks off: {size:,} of {max(end, 8 + length):,} bytes are there: fetch it again"
-    return ""
+    return f"breaks off: {size:,} of {end:,} bytes are there: fetch it again" if size < end else ""
 
 
 def file_fault(
@@ -86,7 +87,7 @@ def pieces_of(
         index = folder / f"{stem}.index.json"
         if index.is_file():
             said, fault = _mapping(index)
-            listed = said.get("weight_map")
+            listed: Any = said.get("weight_map")
             if not fault and not (isinstance(listed, dict) and listed and all(isinstance(name, str) for name in listed.values())):
                 fault = "has no weight_map, which says in which file each tensor lies: fetch it again"
             names = [] if fault else sorted(set(listed.values()))

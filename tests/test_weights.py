@@ -213,7 +213,8 @@ def test_wrong_shape_half_a_part_and_foreign_names(pair, tmp_path):
 def test_files_that_are_no_weights(tmp_path):
     for name, content, match in (('a.pth', b'', 'a.pth: is empty: fetch it again'), ('b.pth', b'PK\x03\x04 cut', 'breaks off after 8 bytes'),
                                  ('f.pth', b'<!DOCTYPE html><html>', 'is a web page and not weights: the link gave its page'),
-                                 ('g.safetensors', b'\n<HTML>', 'is a web page'), ('h.pth', b'just words', 'is neither a torch nor a safetensors file'),
+                                 ('g.safetensors', b'\n<HTML>', 'is a web page'),
+                                 ('h.pth', b'just words', 'is neither a torch nor a safetensors file'),
                                  ('i.bin', b'version https://git-lfs.github.com/spec/v1\n', 'is a git-lfs pointer.*git lfs pull'),
                                  ('j.pth', b'\x80\x02garbage', 'not a whole torch file .*fetch it again'),
                                  ('c.pth', pickle.dumps(dict(a=1), 2), 'not a whole torch file .*magic number')):
@@ -246,7 +247,7 @@ def cut(path): path.write_bytes(path.read_bytes()[:-7])
 
 
 @pytest.mark.parametrize('name, change, match', [
-    ('model-00002*', lambda path: path.unlink(), r'model-00002\S+ is missing, one of \d+ pieces that model.safetensors.index.json names: fetch it again'),
+    ('model-00002*', lambda path: path.unlink(), r'model-00002\S+ is missing, one of \d+ pieces that model.safetensors.index.json names: fetch'),
     ('model-00002*', cut, r'model-00002\S+: breaks off: [\d,]+ of [\d,]+ bytes are there: fetch it again'),
     ('*.index.json', lambda path: path.write_text('{}'), r'index.json holds no entries: fetch it again'),
     ('*.index.json', lambda path: path.write_text('{"weight_map": 3}'), r'index.json has no weight_map'),
