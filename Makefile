@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate replies parity scaling bench bench-gpu hooks
+.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate page replies parity scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
@@ -47,6 +47,7 @@ help:
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make tables RUN=name      every table and figure of the paper, of that run: outputs/<run>/tables"
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
+	@echo "make page [MODEL=drawn] [PORT=7860]   a page in the browser: drop a photo, or draw a face with sliders, and see it captioned"
 	@echo "make drawn-expblip [RUN=]  the Exp-BLIP of a finished run becomes expblip/drawn"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
 	@echo "make scaling              two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
@@ -122,6 +123,11 @@ drawn-blip2: env
 SEED ?= 0
 rate: env
 	$(PY) -m expblip.rating_page outputs/$(RUN)/seed$(SEED)/rating $(if $(PORT),--port $(PORT))
+
+# caption a photo, or a face drawn with sliders, in the browser: nothing is asked of the internet
+page: env
+	$(PY) -m expblip.demo_page $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT))
+
 # what ships as Captioner.from_pretrained("drawn"): Exp-BLIP of seed 0 of a finished run (make paper first)
 drawn-expblip: env
 	$(PY) tools/ship_expblip.py outputs/$(RUN) expblip/drawn
