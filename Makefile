@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper tables test nbtest pytest test-browser soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate replies parity \
+.PHONY: help env paper tables test nbtest pytest test-browser soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate page replies parity \
 	scaling bench bench-gpu hooks
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo "  the real models:        make paper SCALE=full DATA=... P='start.weights=blip2_pretrained.pth start.lm=folder/of/opt-6.7b start.text=folder/of/bert-base-uncased'"
 	@echo "make tables RUN=name      every table and figure of the paper, of that run: outputs/<run>/tables"
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
+	@echo "make page [MODEL=drawn] [PORT=7860]   a page in the browser: drop a photo, or draw a face with sliders, and see it captioned"
 	@echo "make scaling [SCALE=mid]  two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
 	@echo "make site [RUN=reference] the documentation, in _build/html"
 	@echo
@@ -138,6 +139,11 @@ drawn-blip2: env
 SEED ?= 0
 rate: env
 	$(PY) -m expblip.rating_page outputs/$(RUN)/seed$(SEED)/rating $(if $(PORT),--port $(PORT))
+
+# caption a photo, or a face drawn with sliders, in the browser: nothing is asked of the internet
+page: env
+	$(PY) -m expblip.demo_page $(if $(MODEL),--model "$(MODEL)") $(if $(PORT),--port $(PORT))
+
 # what ships as Captioner.from_pretrained("drawn"): Exp-BLIP of seed 0 of a finished run (make paper first)
 drawn-expblip: env
 	$(PY) tools/ship_expblip.py outputs/$(RUN) expblip/drawn
