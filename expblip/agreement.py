@@ -18,6 +18,14 @@ def _weights(units: int, weights: Any) -> np.ndarray:
     return np.ones(units) if weights is None else np.asarray(weights, float)
 
 
+def _table(values: Any, what: str) -> np.ndarray:
+    "[N, K] numbers; no units at all are a table too."
+    table = np.asarray(values, float)
+    if not table.size: return np.zeros((0, table.shape[1] if table.ndim == 2 else 0))
+    if table.ndim != 2: raise ValueError(f"{what} of shape {table.shape}: give a table [units, {what}], one row a unit")
+    return table
+
+
 def _ratio(above: float, below: float) -> float:
     "NaN instead of a division by nothing."
     return float(above / below) if below else float("nan")
@@ -28,7 +36,7 @@ def fleiss_kappa(
     weights: Any = None,  # [N] how often each unit counts; once when None
 ) -> float:  # 1 = all agree, 0 = as by chance; NaN when there is nothing to compare
     "Fleiss' kappa (1971)."
-    table = np.asarray(counts, float)
+    table = _table(counts, "categories")
     raters = table.sum(1)
     good = raters > 1
     table, raters, w = table[good], raters[good], _weights(len(good), weights)[good]
@@ -45,7 +53,7 @@ def icc(
     weights: Any = None,  # [N] how often each unit counts; once when None
 ) -> tuple[float, float]:  # ICC(2,1) and ICC(2,k); NaN with fewer than two units or raters
     "Intraclass correlation, two-way random effects, absolute agreement; ValueError when a score is missing."
-    table = np.asarray(scores, float)
+    table = _table(scores, "raters")
     if np.isnan(table).any():
         raise ValueError("a score is missing: the intraclass correlation needs every rater on every unit; take `complete` first, or alpha")
     w, raters = _weights(len(table), weights), table.shape[1]
@@ -64,7 +72,7 @@ def complete(
     scores: Any,  # [N, k] with NaN where a rater has not scored a unit
 ) -> np.ndarray:  # [n, k'] without gaps
     "The units that were scored by all raters who scored at least half as many as the busiest one."
-    table = np.asarray(scores, float)
+    table = _table(scores, "raters")
     done = (~np.isnan(table)).sum(0)
     table = table[:, done * 2 >= max(1, done.max(initial=0))]
     return table[~np.isnan(table).any(1)]
@@ -75,7 +83,7 @@ def interval_alpha(
     weights: Any = None,  # [N] how often each unit counts; once when None
 ) -> float:  # 1 = all agree, 0 = as by chance; NaN when there is nothing to compare
     "Krippendorff's alpha with the interval metric."
-    table = np.asarray(scores, float)
+    table = _table(scores, "raters")
     many = (~np.isnan(table)).sum(1)
     good = many > 1
     table, many, w = table[good], many[good], _weights(len(good), weights)[good]

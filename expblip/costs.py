@@ -195,7 +195,8 @@ def _training_rows(m: Any, model: str, scale: str, asked: Sequence[str], device:
         tongue = cfg.values.get("lm_weights", "auto")
         t = Training(step, cfg.batch // cfg.accumulate // cfg.processes, cfg.max_tokens, "bf16" if bf16 else "fp32",
                      tongue if tongue != "auto" else "bf16" if bf16 and device == "cuda" else "fp32", cfg.values.get("train_encoder", True),
-                     cfg.recompute, cfg.values.get("pieces", 0), "8bit" if cfg.optimizer == "8bit" else "plain", cfg.offload, cfg.processes, cfg.shard)
+                     cfg.recompute, cfg.values.get("pieces", 0), "8bit" if cfg.optimizer == "8bit" else "plain", cfg.offload,
+                     cfg.processes, cfg.shard)
         parts = memory(m, t)
         if device != "cuda": parts.pop("assumed for the GPU")
         said = f"{t.batch} captions of at most {t.text} tokens a pass, {t.precision}, arithmetic (page estimate)"

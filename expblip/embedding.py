@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -124,6 +124,7 @@ class EmbeddingClient(ChatClient):
     "Asks an OpenAI-compatible server for vectors."
 
     accept: Sequence[str] = (f"{ADA}-v2",)  # the name with which OpenAI answers
+    length: int = field(default=0, init=False)  # of its vectors; 0: none has come yet
 
     async def send(self, api: Any, question: Question) -> bytes:
         "One request."
@@ -135,14 +136,19 @@ class EmbeddingClient(ChatClient):
         try:
             data = json.loads(body)
             given, served, used = data["data"][0]["embedding"], str(data["model"]), int((data.get("usage") or {}).get("prompt_tokens") or 0)
+            if len(data["data"]) != 1: raise ValueError(f"{len(data['data'])} vectors for one text")
+            if not isinstance(given, str) and not (isinstance(given, list) and all(type(number) in (int, float) for number in given)):
+                raise ValueError("a flat list of numbers was expected")
             raw = base64.b64decode(given, validate=True) if isinstance(given, str) else np.asarray(given, "<f4").tobytes()
             numbers = np.frombuffer(raw, "<f4")
-            if not numbers.size or not np.isfinite(numbers).all() or not np.linalg.norm(numbers):
-                raise ValueError("a vector of numbers was expected")
+            if numbers.size < 2 or not np.isfinite(numbers).all() or not np.linalg.norm(numbers):
+                raise ValueError(f"a vector of numbers was expected, not {numbers.size} of them" if numbers.size < 2 else "a vector was expected")
+            if self.length not in (0, numbers.size): raise ValueError(f"{numbers.size} numbers, and earlier vectors had {self.length}")
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise ValueError(f"the answer is no embedding ({type(error).__name__}: {error})") from None
         if not same_model(question.model, served, self.accept):
             raise WrongModel(f"asked {question.model!r}, and {served!r} answered")
+        self.length = numbers.size
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Reply(question.key, base64.b64encode(raw).decode(), question.model, without_key(served), now, "stop", max(0, used), 0, base)
 
@@ -161,6 +167,7 @@ class Ada:
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         "One row a text; `MetricError` when a text has no reply."
+        if not len(texts): return np.zeros((0, 0), np.float32)
         answers = self.asker.ask([embedding_question(text) for text in texts])
         if lost := [one for one in answers if isinstance(one, Failure)]:
             raise MetricError(f"{len(lost)} of {len(texts)} texts have no vector, the first: {lost[0].reason}. Start again: what came is kept.")
@@ -170,7 +177,12 @@ class Ada:
         if replies:
             names, first = sorted({one.model for one in replies}), min(one.when for one in replies)
             self.told = f"Ada-sim: cosine of {ADA}, answered as {', '.join(names)}, {first[:10]}"
-        return np.stack([vector_of(one) for one in replies])
+        vectors = [vector_of(one) for one in replies]
+        if len(lengths := sorted({vector.size for vector in vectors})) > 1:
+            odd = next(one for one, vector in zip(replies, vectors) if vector.size != vectors[0].size)
+            raise MetricError(f"vectors of {' and '.join(map(str, lengths))} numbers cannot be compared: reply {odd.key[:12]}... is by another "
+                              "model than it says; take it out of the store and ask again")
+        return np.stack(vectors)
 
 # %% ../nbs/api/embedding.ipynb #3ad1742e
 def add_similarity(

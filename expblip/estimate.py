@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 # %% auto #0
-__all__ = ['ROOM', 'LM_BYTES', 'CARDS', 'Stack', 'Sizes', 'sizes', 'qformer_parameters', 'block_flops', 'qformer_flops',
-           'step1_flops', 'flops', 'block_bytes', 'qformer_bytes', 'pair_bytes', 'Training', 'activations', 'memory',
-           'seconds', 'largest_batch']
+__all__ = ['ROOM', 'LM_BYTES', 'CARDS', 'Stack', 'Sizes', 'stack_of', 'sizes', 'qformer_parameters', 'block_flops',
+           'encoder_flops', 'language_flops', 'qformer_flops', 'step1_flops', 'flops', 'block_bytes', 'qformer_bytes',
+           'pair_bytes', 'Training', 'activations', 'memory', 'seconds', 'largest_batch']
 
 # %% ../nbs/api/estimate.ipynb #c4d6b3ea
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ class Sizes:
     qformer: Any  # qformer.QFormerConfig
 
 # %% ../nbs/api/estimate.ipynb #c2d0bda1
+def stack_of(
+    shape: dict[str, Any],  # a Hugging Face configuration as a dictionary: of a ViT, of BLIP-2's vision tower, or of OPT
+) -> Stack:  # its blocks
+    "The sizes of a part by its configuration."
+    s, n, heads = shape, shape['num_hidden_layers'], shape['num_attention_heads']
+    if 'patch_size' not in s: return Stack(s['hidden_size'], n, s['ffn_dim'], heads, vocab=s['vocab_size'], positions=s['max_position_embeddings'])
+    blip = s['model_type'] == 'blip_2_vision_model'  # its last LayerNorm is ln_vision, which lives outside
+    return Stack(s['hidden_size'], n, s['intermediate_size'], heads, patch=s['patch_size'], tokens=1 + (s['image_size'] // s['patch_size'])**2,
+                 fused=blip, norm=not blip)
+
+
 def sizes(
     encoder: str = 'eva_vit_g',  # a name of models.ENCODERS, a hub id or a folder
     lm: str = 'facebook/opt-6.7b',  # a name of models.LANGUAGE_MODELS, a hub id or a folder
@@ -61,13 +72,15 @@ def sizes(
     "Sizes of parts by name. Raises ValueError for a language model of another build than OPT's."
     from expblip.models import ENCODERS, LANGUAGE_MODELS, known_shape
     from expblip.qformer import QFormerConfig
-    v, t = known_shape(encoder, ENCODERS), known_shape(lm, LANGUAGE_MODELS)
+    shapes = []
+    for what, name, table in (('encoder', encoder, ENCODERS), ('lm', lm, LANGUAGE_MODELS)):
+        try: shapes.append(known_shape(name, table))
+        except (OSError, ValueError): raise ValueError(f'{what} {name!r}: not one of {", ".join(table)}, no model folder, and not in the local hub '
+                                                       'cache: correct the name, or fetch the folder first') from None
+    v, t = shapes
+    if 'model_type' not in v: raise ValueError(f'{encoder} is a drawn encoder: the estimate knows the layers of a ViT alone')
     if t['model_type'] != 'opt': raise ValueError(f'{lm} is of the type {t["model_type"]}: the estimate knows the layers of OPT alone')
-    blip = v['model_type'] == 'blip_2_vision_model'  # its last LayerNorm is ln_vision, which lives outside
-    eye = Stack(v['hidden_size'], v['num_hidden_layers'], v['intermediate_size'], v['num_attention_heads'], patch=v['patch_size'],
-                tokens=1 + (v['image_size'] // v['patch_size'])**2, fused=blip, norm=not blip)
-    mouth = Stack(t['hidden_size'], t['num_hidden_layers'], t['ffn_dim'], t['num_attention_heads'], vocab=t['vocab_size'],
-                  positions=t['max_position_embeddings'])
+    eye, mouth = stack_of(v), stack_of(t)
     return Sizes(eye, mouth, qformer or QFormerConfig.paper(eye.width))
 
 # %% ../nbs/api/estimate.ipynb #b3323c00
@@ -88,6 +101,24 @@ def block_flops(
 ) -> tuple[float, float]:  # matrices, and attention
     "One block, forward, one sample."
     return 2 * n * (4 * s.width**2 + 2 * s.width * s.ffn), 4 * n * n * s.width
+
+
+def encoder_flops(
+    s: Stack,  # of the image encoder
+) -> tuple[float, tuple[float, float]]:  # patch embedding (no gradient goes on to the pixels); matrices and attention of all blocks
+    "One picture through the image encoder, forward."
+    linear, attention = block_flops(s.tokens, s)
+    return 2 * (s.tokens - 1) * 3 * s.patch**2 * s.width, (s.layers * linear, s.layers * attention)
+
+
+def language_flops(
+    s: Stack,  # of the language model
+    tokens: int,  # prefix and caption
+    labels: int,  # tokens whose scores are computed
+) -> tuple[tuple[float, float], float]:  # matrices and attention of all blocks; scores of words
+    "One sample through the language model, forward."
+    linear, attention = block_flops(tokens, s)
+    return (s.layers * linear, s.layers * attention), 2 * labels * s.width * s.vocab
 
 
 def qformer_flops(
@@ -138,12 +169,12 @@ def flops(
         passes, heads = step1_flops(c, text, e.tokens, batch, shared)
         return (4 if 'qformer' in again else 3) * passes + 3 * heads
     def times(name: str, trained: bool) -> int: return (3 if trained else 1) + (name in again and trained)
-    linear, attention = block_flops(c.queries + text, m.lm)
-    patches = 2 * (e.tokens - 1) * 3 * e.patch**2 * e.width
+    (linear, attention), scores = language_flops(m.lm, c.queries + text, text)
+    patches, body = encoder_flops(e)
     more = 'lm' in again
-    return (times('encoder', train_encoder) * e.layers * sum(block_flops(e.tokens, e)) + (2 if train_encoder else 1) * patches
+    return (times('encoder', train_encoder) * sum(body) + (2 if train_encoder else 1) * patches
             + times('qformer', True) * qformer_flops(c, c.queries, 0, e.tokens) + 6 * c.queries * c.hidden * m.lm.width
-            + m.lm.layers * ((2 + more) * linear + (3 + more) * attention) + 4 * text * m.lm.width * m.lm.vocab)
+            + (2 + more) * linear + (3 + more) * attention + 2 * scores)
 
 # %% ../nbs/api/estimate.ipynb #d5ab8512
 def block_bytes(

@@ -23,8 +23,9 @@ from .records import au_labels, emotion_labels
 
 # %% auto #0
 __all__ = ['READINGS', 'Split', 'TABLE3_AUS', 'TABLE4_AUS', 'PAPER_TASKS', 'read_features', 'Probe', 'probe_loss', 'minimise',
-           'fit_probes', 'probe_score', 'Probed', 'choose_probe', 'predict', 'linear_probe', 'Task', 'probe_tasks',
-           'read_listed', 'probe_rows', 'task_labels', 'measured', 'result_rows', 'listed_records', 'run_task']
+           'one_sided', 'fit_probes', 'probe_score', 'Probed', 'choose_probe', 'predict', 'linear_probe', 'Task',
+           'probe_tasks', 'read_listed', 'probe_rows', 'task_labels', 'measured', 'result_rows', 'listed_records',
+           'run_task']
 
 # %% ../nbs/api/probes.ipynb #be5f36d4
 READINGS = ("pooled", "flattened")
@@ -96,6 +97,15 @@ def minimise(
     fitter.step(objective)
 
 
+def one_sided(
+    labels: torch.Tensor | np.ndarray,  # [N, K] with NaN = not annotated, or int [N] class numbers
+) -> list[int]:  # columns; of class numbers [0] when all are the same
+    "The columns in which no two labels differ: nothing can be learned about them."
+    y = torch.as_tensor(labels)
+    if y.ndim == 1: return [0] if len(y) and bool((y == y[0]).all()) else []
+    return [k for k in range(y.shape[1]) if len(y[:, k][~y[:, k].isnan()].unique()) < 2]
+
+
 def fit_probes(
     x: torch.Tensor,  # float [N, D] training features
     labels: torch.Tensor | np.ndarray,  # [N, K] with NaN = not annotated, or int [N] class numbers
@@ -109,6 +119,9 @@ def fit_probes(
         raise ValueError(f"{len(x)} feature rows and {len(y)} label rows: need equally many, and at least one")
     if y.ndim == 2 and bool(y.isnan().all()):
         raise ValueError("no label is annotated on the training images: there is nothing to probe")
+    if one_sided(y) == list(range(y.shape[1] if y.ndim == 2 else 1)):
+        if y.ndim == 1: raise ValueError(f"all {len(y)} training images have the same label ({y[0].item():g}): a probe needs two kinds to tell apart")
+        raise ValueError(f"each of the {y.shape[1]} AUs is always present or always absent on the training images: a probe needs both")
     outputs = y.shape[1] if y.ndim == 2 else int(classes or y.max() + 1)
     y = y.float() if y.ndim == 2 else y.long()
     mean, deviation = x.mean(0), x.std(0, correction=0)
@@ -324,10 +337,14 @@ def run_task(
             if not len(splits["train"][1]) or not len(splits["test"][1]):
                 print(f"{task.table}, {task.dataset}, {model}: no labelled training or test images, so no result")
                 return rows
+            flat = one_sided(splits["train"][1])
+            if len(flat) == (len(task.aus) or 1):
+                print(f"{task.table}, {task.dataset}, {model}: all training images have the same labels, so no result")
+                return rows
             probed = linear_probe(splits["train"], splits["test"], splits["val"], classes=None if task.aus else 8)
             meaning = (f"{'F1 at probability 0.5' if task.aus else 'accuracy'} of a linear probe on {task.dataset}, {reading} features of {part}, "
-                       f"penalty {probed.l2:g}, fitted on {len(splits['train'][1])} images")
+                       f"penalty {probed.l2:g}, fitted on {len(splits['train'][1])} images"
+                       + f"; of one kind only in training: {', '.join(f'AU{task.aus[k]}' for k in flat)}" * bool(flat))
             figures = measured(splits["test"][1], probed.predicted, people, task.aus)
             rows += result_rows(figures, meaning, table=task.table, dataset=task.dataset, model=model, part=part, reading=reading)
     return rows
-

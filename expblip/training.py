@@ -192,6 +192,12 @@ class Plan:
     precision: str = 'fp32'  # fp32 or bf16 (matrix products and convolutions; weights, optimizer and losses stay fp32)
     memory: Memory = Memory()  # switches for small cards
 
+    def __post_init__(self) -> None:
+        "ValueError with every number that makes no sense."
+        least = dict(steps=0, batch=1, accumulate=1, every=1, window=1, warmup=0, encoder_warmup=0, an_epoch=0, lr=0, lr_min=0, clip=0)
+        faults = [f'{name} {getattr(self, name)!r}: give a number from {low}' for name, low in least.items() if not getattr(self, name) >= low]
+        if faults: raise ValueError(f'this plan cannot be trained by: {"; ".join(faults)}')
+
 
 def pace_of(
     plan: Plan,  # steps, rates, schedule

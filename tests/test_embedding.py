@@ -39,9 +39,11 @@ class Embeddings(Handler):
         if isinstance(what, tuple):
             return self.answer(what, {}, text)
         right = base64.b64encode(numbers(text).tobytes()).decode()
-        vector = {"ok": right, "floats": numbers(text).tolist(), "nan": [float("nan")] * 8, "empty": [], "words": "!"}
+        vector = {"ok": right, "floats": numbers(text).tolist(), "nan": [float("nan")] * 8, "empty": [], "words": "!",
+                  "nested": [[1.0, 2.0], [3.0, 4.0]], "texts": ["1", "2"], "one": [3.0], "number": 3.0, "short": [1.0, 2.0, 3.0]}
         body = {"model": "another" if what == "model" else asked["model"] + "-v2", "data": [{"embedding": vector.get(what, vector["ok"])}],
                 "usage": {"prompt_tokens": len(text)}}
+        if what == "twice": body["data"] *= 2
         self.send(body if what != "list" else [1])
 
 
@@ -77,12 +79,28 @@ def test_vectors_come_are_kept_and_cost_once(tmp_path, server):
     assert not list(tmp_path.glob("**/*key*")) and "test-key" not in (tmp_path / "replies.jsonl").read_text()
 
 
-@pytest.mark.parametrize("what", ["nan", "empty", "words", "list"])
+@pytest.mark.parametrize("what", ["nan", "empty", "words", "list", "nested", "texts", "one", "number", "twice"])
 def test_what_is_no_vector_is_not_kept(tmp_path, server, what):
     server.default = what
     with pytest.raises(MetricError, match="1 of 1 texts have no vector, the first: the answer is no embedding"):
         embedding.Ada(client(tmp_path, server))(["one"])
     assert len(ReplyStore(tmp_path)) == 0
+
+
+def test_vectors_of_differing_lengths_are_not_kept_and_not_compared(tmp_path, server):
+    server.script = {"two": ["short"] * 9}
+    with pytest.raises(MetricError, match="1 of 2 texts have no vector, the first: .* no embedding .*3 numbers, and earlier vectors had 8"):
+        embedding.Ada(client(tmp_path, server, concurrency=1))(["one", "two"])
+    assert len(ReplyStore(tmp_path)) == 1
+    embedding.Ada(client(tmp_path, server))(["two"])  # of another day, and nothing to compare it with
+    with pytest.raises(MetricError, match="vectors of 3 and 8 numbers cannot be compared: reply .* take it out of the store"):
+        embedding.Ada(Replay(ReplyStore(tmp_path)))(["one", "two"])
+
+
+def test_no_texts_are_no_vectors(tmp_path):
+    assert embedding.Ada(Replay(ReplyStore(tmp_path)))([]).shape == (0, 0)
+    none = pd.DataFrame({"record": ["a"], "text": [""]})
+    assert embedding.add_similarity(none, {"a": [""]}, embedding.Ada(Replay(ReplyStore(tmp_path))))["ada_sim"].tolist() == [0.0]
 
 
 def test_another_model_a_bad_key_and_an_empty_purse_stop(tmp_path, server):

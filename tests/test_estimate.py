@@ -32,6 +32,14 @@ def test_parameters_of_the_full_models_are_exact(large):
     assert m.encoder.matrices == sum(p.numel() for n, p in captioner.encoder.named_parameters() if p.dim() == 2 and "layer" in n)
 
 
+def test_a_name_that_nobody_knows_is_one_sentence():
+    for given, told in ((dict(encoder="nope"), "encoder 'nope': not one of eva_vit_g, mae_vit_b, no model folder"),
+                        (dict(lm="no/pe"), "lm 'no/pe': not one of facebook/opt-2.7b, facebook/opt-6.7b"),
+                        (dict(encoder="data/drawn-blip2"), "is a drawn encoder: the estimate knows the layers of a ViT alone")):
+        with pytest.raises(ValueError, match=told) as caught: sizes(**given)
+        assert "huggingface" not in str(caught.value)
+
+
 def counted(model, batch):
     "FLOP of an update, by torch's counter."
     with FlopCounterMode(display=False) as counter: model(**batch)["loss"].sum().backward()

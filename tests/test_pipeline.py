@@ -214,6 +214,12 @@ REAL = Path(__file__).resolve().parents[1]
         ({"overrides": ["step2.init=/nope"]}, r"^nothing was run: step2.init: '/nope': no file '/nope/\*.safetensors' there; [^\n]*$"),
         ({"overrides": ["data.data=nope.csv"]}, r"^nothing was run: data.data: 'nope.csv': no file 'nope.csv' there; [^\n]*$"),
         ({"overrides": ["step2.model=emot"]}, r"^-p step2.model: model is set by the graph"),
+        ({"overrides": ["mae.mask=7"]}, r"^nothing was run: mae: parameter 'mask' is 7: it must be a number from 0.1 to 0.95 [^\n]*$"),
+        ({"overrides": ["ablation.stepz=7"]}, r"^nothing was run: ablation.stepz: \S+ has no such parameter \(did you mean 'steps'\?\)$"),
+        ({"overrides": ["mae.mask=7", "step2.batch=0"]}, r"^nothing was run:\n  step2: parameter 'batch' is 0: [^\n]*\n  mae: param"),
+        ({"overrides": ["step1.batch=1"]}, r"^nothing was run: step1: batch 1 in 1 passes leaves ITC and ITM one picture and no negatives; [^\n]*$"),
+        ({"overrides": ["step1.batch=4", "step1.accumulate=4"]}, r"^nothing was run: step1: batch 4 in 4 passes leaves ITC [^\n]*$"),
+        ({"overrides": ["start.weights=gone.pth, more.pth"]}, r"^nothing was run: start: weights names gone.pth, .*; weights names more.pth, "),
     ],
 )
 def test_the_real_graph_refuses_in_one_sentence(options, message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from expblip.probes import READINGS, TABLE3_AUS, TABLE4_AUS, Task, fit_probes, linear_probe, probe_loss, probe_rows, probe_tasks, read_features
-from expblip.probes import read_listed, run_task, task_labels
+from expblip.probes import one_sided, read_listed, run_task, task_labels
 
 torch.set_num_threads(1)
 
@@ -30,6 +30,25 @@ def test_masked_labels_equal_one_scikit_fit_per_au(toy):
         known = ~np.isnan(y[:, k])
         theirs = LogisticRegression(C=1 / (0.05 * known.sum()), tol=1e-8, max_iter=1000).fit(z[known], y[known, k])
         np.testing.assert_allclose(ours[:, k], theirs.predict_proba(z)[:, 1], atol=3e-3)
+
+
+def test_one_class_is_no_probe(toy, capsys):
+    _, x, y = toy
+    x = torch.tensor(x).float()
+    with pytest.raises(ValueError, match=r"all 240 training images have the same label \(3\): a probe needs two kinds"):
+        fit_probes(x, np.full(240, 3), classes=8)
+    y[:, 0], y[:, 1] = 1, np.nan
+    y[:5, 1] = 0
+    with pytest.raises(ValueError, match="each of the 2 AUs is always present or always absent"): fit_probes(x, y[:, :2])
+    assert one_sided(y) == [0, 1] and one_sided(np.array([1, 2])) == [] and len(fit_probes(x, y)) == 3
+    records = pd.DataFrame({"id": [f"i{k}" for k in range(60)], "dataset": "d", "split": ["train"] * 40 + ["test"] * 20, "subject": "a",
+                            "au_present": None, "au_absent": None, "emotions": [["happiness"]] * 40 + [["happiness"], ["fear"]] * 10})
+    grids = {"qformer": torch.randn(60, 2, 3)}
+    assert run_task(Task("probe/d", "d"), records, records[["id"]], grids, "au") == []
+    assert "all training images have the same labels, so no result" in capsys.readouterr().out
+    records["au_present"], records["au_absent"] = [[1], [1, 2]] * 30, [[2], []] * 30
+    rows = run_task(Task("probe/d", "d", (1, 2)), records, records[["id"]], grids, "au")
+    assert rows and all("of one kind only in training: AU1" in row["meaning"] for row in rows)
 
 
 def test_softmax_equals_scikit(toy):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from chat_server import ChatServer, Handler, completion, status
 
-from expblip.agreement import fleiss_kappa, icc, interval_alpha
+from expblip.agreement import complete, fleiss_kappa, icc, interval_alpha
 from expblip.auto_rating import LLMJudge, UnansweredJudge, exact_ratings, judge_question, label_lines, read_judgement
 from expblip.chat import ChatClient
 from expblip.rating import MODELS, RatingError, RatingLog, draw_sample, make_rating, next_item, read_ratings, read_sample, write_sample
@@ -325,3 +325,11 @@ def test_the_price_of_the_judge_is_said_and_nobody_asked(project, capsys):
 def test_without_the_three_models_the_stage_is_absent(project):
     play(**STAGE | {'predictions': ['outputs/mix', 'outputs/cat']})
     assert 'no record has captions of all of mix, cat, exp' in json.loads((project / 'outputs/rating/absent.json').read_text())['reason']
+
+
+def test_agreement_of_nothing_and_of_no_table():
+    for none in ([], np.zeros((0, 3)), [[]]):
+        assert np.isnan(fleiss_kappa(none)) and np.isnan(interval_alpha(none)) and np.isnan(icc(none)).all() and complete(none).size == 0
+    for one in (fleiss_kappa, interval_alpha, icc, complete):
+        with pytest.raises(ValueError, match=r"of shape \(3,\): give a table \[units, "): one([1, 2, 3])
+        with pytest.raises(ValueError, match="one row a unit"): one(np.zeros((2, 2, 2)))

@@ -235,3 +235,10 @@ def test_an_error_of_a_batch_comes_at_its_place_and_closing_stops_the_thread():
     assert seen == [0, 1, 2, 3] and len(made) < 10
     made.clear(); batches = ahead(some, (np.array([9]) for _ in range(99))); next(batches); batches.close()
     assert len(made) <= 4 and "batches" not in " ".join(t.name for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("wrong, told", [
+    (dict(batch=0), "batch 0: give a number from 1"), (dict(accumulate=0, every=0), "accumulate 0: give a number from 1; every 0: give"),
+    (dict(lr=float("nan")), "lr nan"), (dict(steps=-1), "steps -1: give a number from 0"), (dict(window=0), "window 0")])
+def test_a_plan_that_makes_no_sense_is_refused_before_anything_is_built(wrong, told):
+    with pytest.raises(ValueError, match=f"this plan cannot be trained by: {told}"): Plan(**(dict(steps=3) | wrong))
