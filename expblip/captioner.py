@@ -140,7 +140,8 @@ class Captioner:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json there; name a folder of stage step2 or a saved one")
         config = read_json(folder / "config.json")
-        for key in ("qformer", "encoder", *(() if "files" in config else ("start",))): entry(folder, config, key)
+        for key in ("qformer", "encoder"): entry(folder, config, key)
+        if "files" not in config: entry(folder, config, "start")
         first = Start(Path(start).resolve() if start else folder.resolve() if "files" in config else find_start(folder, config).resolve())
         net = load_captioner(folder, first).to(where)
         about = {key: value for key, value in config.items() if key not in ("format", "sha256")} | {"start": first.id, "files": first.config["files"]}

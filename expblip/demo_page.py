@@ -21,7 +21,7 @@ from .facs import AUS, DRAWN_PROTOTYPES, EMOTIONS
 __all__ = ['STYLE', 'SCRIPT', 'CAVEAT', 'FIND', 'WHOLE', 'LOOK', 'HINT', 'about_html', 'fault_html', 'levels_of', 'build', 'Demo',
            'launch', 'main']
 
-# %% ../nbs/api/demo_page.ipynb #13de1625
+# %% ../nbs/api/demo_page.ipynb #9a81ee9a
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; padding: 14px !important; overflow: clip !important; }
 footer { display: none !important; }
@@ -88,7 +88,7 @@ const show = (word) => {
 };
 const back = (box) => {
   const map = box && box.querySelector('img.map');
-  if (!map || box.querySelector('.word:focus')) return;
+  if (!map || box.querySelector('.word:hover, .word:focus')) return;
   box.querySelectorAll('.word.on').forEach((one) => one.classList.remove('on'));
   map.src = map.dataset.whole; box.querySelector('.of').textContent = 'all query tokens';
 };

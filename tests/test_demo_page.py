@@ -226,9 +226,10 @@ def test_on_a_phone_in_light_and_dark(browser, url, scheme):
     })""")
     assert through and all(through), 'a slider shines through the face'
     contrast = tab.evaluate("""() => {
-      const bright = (text) => { const [r, g, b] = text.match(/[0-9.]+/g).map((v) => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
-                                 return .2126 * r + .7152 * g + .0722 * b; };
-      const ink = bright(getComputedStyle(document.querySelector('#drawn .caption')).color), paper = bright(getComputedStyle(document.body).backgroundColor);
+      const line = (v) => v <= 10 ? v / 3294 : ((v / 255 + .055) / 1.055) ** 2.4;
+      const bright = (text) => { const [r, g, b] = text.match(/[0-9.]+/g).map((v) => line(Number(v))); return .2126 * r + .7152 * g + .0722 * b; };
+      const ink = bright(getComputedStyle(document.querySelector('#drawn .caption')).color);
+      const paper = bright(getComputedStyle(document.body).backgroundColor);
       return [(Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05), paper];
     }""")
     assert contrast[0] >= 7 and (contrast[1] > .5) == (scheme == 'light'), contrast
