@@ -1,4 +1,4 @@
-"""JupyterLab in real Chromium, as a person uses it: open a notebook, run all cells, save, close. No error, nothing asked of the web, and git sees no change."""
+"""JupyterLab in real Chromium, as a person uses it: open, run all cells, save, close. No error, nothing asked of the web, no change for git."""
 import json
 import os
 import re
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -58,8 +57,9 @@ def lab(checkout):
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     env = {name: value for name, value in os.environ.items() if name not in ('MPLBACKEND', 'JUPYTER_PATH', 'JUPYTER_CONFIG_PATH')}
-    env |= {'HOME': str(home), 'JUPYTER_CONFIG_DIR': str(home / 'config'), 'JUPYTER_DATA_DIR': str(home / 'data'), 'JUPYTER_RUNTIME_DIR': str(home / 'run'),
-            'JUPYTERLAB_SETTINGS_DIR': str(home / 'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(home / 'workspaces'), 'IPYTHONDIR': str(home / 'ipython'),
+    env |= {'HOME': str(home), 'IPYTHONDIR': str(home / 'ipython'), 'JUPYTER_CONFIG_DIR': str(home / 'config'),
+            'JUPYTER_DATA_DIR': str(home / 'data'), 'JUPYTER_RUNTIME_DIR': str(home / 'run'),
+            'JUPYTERLAB_SETTINGS_DIR': str(home / 'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(home / 'workspaces'),
             'PYTHONPATH': str(checkout), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore::DeprecationWarning',
             'NO_PROXY': 'localhost,127.0.0.1', 'no_proxy': 'localhost,127.0.0.1'}
     env |= dict.fromkeys(('HTTP_PROXY', 'HTTPS_PROXY', 'http_proxy', 'https_proxy'), f'http://127.0.0.1:{proxy.server_address[1]}')
@@ -90,7 +90,8 @@ def tab(lab):
     path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if path is None: pytest.fail('no Chromium: install it from the distribution (Debian: apt-get install chromium)')
     with sync_playwright() as play:
-        options = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+        options = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+                   '--disable-sync']
         chromium = play.chromium.launch(executable_path=path, args=options)
         page = chromium.new_page(viewport={'width': 1400, 'height': 1000})
         page.set_default_timeout(PATIENCE)
@@ -108,7 +109,8 @@ def tab(lab):
         chromium.close()
 
 
-BOOK = 'const book = window.jupyterapp.shell.currentWidget, cells = [...book.content.model.cells].filter(c => c.type == "code" && c.sharedModel.source.trim());'
+BOOK = '''const book = window.jupyterapp.shell.currentWidget;
+  const cells = [...book.content.model.cells].filter(c => c.type == "code" && c.sharedModel.source.trim());'''
 DONE = f"""() => {{ {BOOK}
   return cells.some(c => c.outputs.toJSON().some(o => o.output_type == 'error')) ||
          cells.every(c => c.executionCount) && book.sessionContext.session.kernel.status == 'idle' }}"""
