@@ -154,7 +154,8 @@ def check_knobs(given: dict[str, str]):
     "SCALE, SEEDS, RUN and P of `make paper`: the same checks as before a run; files that a reader has are not looked for."
     from expblip.config import check_params
     from expblip.graph import parse_override
-    check_params('', {'scale': given.get('SCALE', 'tiny'), 'device': {'cuda': 'auto', 'mps': 'auto'}.get(given.get('DEVICE'), given.get('DEVICE', 'auto'))})
+    device = given.get('DEVICE', 'auto')
+    check_params('', {'scale': given.get('SCALE', 'tiny'), 'device': 'auto' if device in ('cuda', 'mps') else device})
     assert given.get('SEEDS', '1').replace(',', '').isdigit(), 'SEEDS is a number, or numbers joined by commas'
     wanted = defaultdict(dict)
     for stage, knob, value in map(parse_override, given.get('P', '').split()): wanted[stage].update({knob: value})
@@ -339,7 +340,8 @@ def test_exceptions_are_needed():
 
 @pytest.mark.parametrize('text, fault', [
     ('make papers', 'No rule'), ('make paper SIZE=3', 'SIZE'), ('make paper P="step2.lrr=1"', 'lrr'), ('make paper SCALE=huge', 'huge'),
-    ('expblip captoin a.jpg', 'captoin'), ('expblip caption a.jpg --loud', 'loud'), ('python tools/none.py', 'none.py'), ('python tools/readme.py --wrong', 'wrong'),
+    ('expblip captoin a.jpg', 'captoin'), ('expblip caption a.jpg --loud', 'loud'),
+    ('python tools/none.py', 'none.py'), ('python tools/readme.py --wrong', 'wrong'),
     ("pip install 'expblip[none]'", 'none'), ('papermill nbs/stages/10_data.ipynb out.ipynb -p sice 3', 'sice'), ('frobnicate', 'frobnicate'),
     ('pytest tests/test_none.py', 'test_none'), ('ruff check --wrongly', 'wrongly'), ('git clone https://example.org/x', 'example')])
 def test_a_wrong_command_is_found(text, fault, built):
@@ -348,4 +350,5 @@ def test_a_wrong_command_is_found(text, fault, built):
 
 def test_commands_are_read():
     said = '$ make paper  # all\nexport A="b c"\nX=1 make test && expblip doctor > x\nmake paper P="a=1\nb=2" \\\n  RUN=x'
-    assert commands(said) == [['make', 'paper'], ['export', 'A=b c'], ['make', 'test'], ['expblip', 'doctor'], ['make', 'paper', 'P=a=1\nb=2', 'RUN=x']]
+    assert commands(said) == [['make', 'paper'], ['export', 'A=b c'], ['make', 'test'], ['expblip', 'doctor'],
+                              ['make', 'paper', 'P=a=1\nb=2', 'RUN=x']]
