@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from test_house import FILES, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 
@@ -47,10 +47,8 @@ class Block(NamedTuple):
 
 def files() -> list[str]:
     "Pages that are committed, or new and not ignored; runs keep their own copies of notebooks, which are not looked at again."
-    command = ['git', 'ls-files', '-coz', '--exclude-standard']
-    try: out = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split('\0')
-    except (OSError, subprocess.CalledProcessError): out = [p.relative_to(ROOT).as_posix() for p in ROOT.rglob('*') if '.venv' not in p.parts]
-    return sorted(f for f in out if f.endswith(('.md', '.ipynb')) and not f.startswith('outputs/reference') and (ROOT / f).is_file())
+    names = [p.relative_to(ROOT).as_posix() for p in FILES if p.suffix in ('.md', '.ipynb')]
+    return [name for name in names if not name.startswith('outputs/reference')]
 
 
 def texts(page: str) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_house import FILES, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
@@ -46,10 +46,11 @@ def test_browser_tests_are_marked():
 def clone(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     "A git repository of what is committed here, with its hooks, and the environment that make takes for built."
     root, home = tmp_path_factory.mktemp('clone') / 'expblip', tmp_path_factory.mktemp('home')
-    for name in filter(None, said('git', 'ls-files', '-coz', '--exclude-standard').stdout.split('\0')):
-        if name.startswith(('outputs/', 'data/drawn', 'expblip/drawn')) or not (ROOT / name).is_file(): continue
+    for path in FILES:
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith(('outputs/', 'data/drawn', 'expblip/drawn')): continue
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
+        shutil.copy(path, root / name)
     venv = home / 'venv'
     venv.mkdir()
     for part in ('bin', 'lib', 'pyvenv.cfg'):
