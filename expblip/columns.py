@@ -5,6 +5,7 @@
 # %% ../nbs/api/columns.ipynb #5e90c529
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def open_columns(
     try:
         return pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError:
-        raise error(path, ["no such file; run the stage that writes it, or correct the path"]) from None
+        stage = f" ({Path(path).parent.name})" if re.fullmatch(r"shared|seed\d+", Path(path).parent.parent.name) else ""
+        raise error(path, [f"no such file; run the stage that writes it{stage}, or correct the path"]) from None
     except pa.ArrowException as reason:
         raise error(path, [f"not a whole Parquet file ({str(reason).splitlines()[0]}); delete it and rerun the stage that writes it"]) from None
 

@@ -109,6 +109,8 @@ def test_a_foreign_file_is_tidied_in_pieces(tmp_path):
 
 
 def test_scan_needs_a_file(tmp_path):
+    with pytest.raises(R.RecordError, match=r"run the stage that writes it \(data\), or"):  # as a stage says that is run by hand too early
+        R.read_records(tmp_path / "outputs/dev/shared/data/records.parquet")
     with pytest.raises(R.RecordError, match="no such file"):
         next(R.scan_records(tmp_path / "none.parquet"))
     assert list(R.scan_records(R.write_records(many(0), tmp_path / "r.parquet"))) == []

@@ -1,8 +1,8 @@
 """Every example of the documentation: Python blocks are run, commands are held against the programs that they call, cheap ones are run.
 
-Looked at are the fenced blocks and the `make ...`, `expblip ...` in running text of every page: README.md, CONTRIBUTING.md, the pages of the folders,
-the model cards, and the Markdown cells of all notebooks (their code cells are run by nbdev_test). What cannot be checked stands in NOT_CHECKED, with its
-reason; a line there that fits nothing any more is a failure too.
+Looked at are the fenced blocks and the `make ...`, `expblip ...` in running text of every page: README.md, CONTRIBUTING.md, the pages of the
+folders, the model cards, and the Markdown cells of all notebooks (their code cells are run by nbdev_test). What cannot be checked stands in
+NOT_CHECKED, with its reason; a line there that fits nothing any more is a failure too.
 """
 import hashlib
 import json
@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from test_house import FILES, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 
@@ -47,9 +47,8 @@ class Block(NamedTuple):
 
 def files() -> list[str]:
     "Pages that are committed, or new and not ignored; runs keep their own copies of notebooks, which are not looked at again."
-    try: out = subprocess.run(['git', 'ls-files', '-coz', '--exclude-standard'], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split('\0')
-    except (OSError, subprocess.CalledProcessError): out = [p.relative_to(ROOT).as_posix() for p in ROOT.rglob('*') if '.venv' not in p.parts]
-    return sorted(f for f in out if f.endswith(('.md', '.ipynb')) and not f.startswith('outputs/reference') and (ROOT / f).is_file())
+    names = [p.relative_to(ROOT).as_posix() for p in FILES if p.suffix in ('.md', '.ipynb')]
+    return [name for name in names if not name.startswith('outputs/reference')]
 
 
 def texts(page: str) -> list[str]:
@@ -109,13 +108,15 @@ def printed(*args: str) -> str:
 
 
 def env() -> dict[str, str]:
-    return {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}', 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'COLUMNS': '200'}
+    path = f'{BIN}{os.pathsep}{os.environ["PATH"]}'
+    return {**os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'COLUMNS': '200'}
 
 
 def options_exist(help_text: str, words: list[str]):
     known = set(re.findall(r'(?<![\w-])(--?[A-Za-z][\w-]*)', help_text))
     for word in words:
-        if re.match(r'--?[A-Za-z]', word): assert word.split('=')[0] in known, f'there is no option {word.split("=")[0]}; there are {", ".join(sorted(known))}'
+        name = word.split('=')[0]
+        if re.match(r'--?[A-Za-z]', word): assert name in known, f'there is no option {name}; there are {", ".join(sorted(known))}'
 
 
 def exists(path: str):
@@ -140,7 +141,7 @@ def check_make(words: list[str], built: str):
     "The target is there, each variable means something to the Makefile, and the pipeline's knobs take these values."
     targets = [w for w in words if re.fullmatch(r'[a-z][\w-]*', w)]
     given = dict(w.split('=', 1) for w in words if re.match(r'[A-Z]\w*=', w))
-    assert sorted([*targets, *given]) == sorted(w.split('=', 1)[0] if re.match(r'[A-Z]\w*=', w) else w for w in words), f'not understood: {words}'
+    assert len(targets) + len(given) == len(words), f'not understood: {words}'
     assert set(given) <= make_variables(), f'the Makefile knows no {sorted(set(given) - make_variables())}'
     got = subprocess.run(['make', '-n', *words, f'VENV={built}', f'PYTHON={sys.executable}'], cwd=ROOT, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-1000:]
@@ -151,7 +152,8 @@ def check_knobs(given: dict[str, str]):
     "SCALE, SEEDS, RUN and P of `make paper`: the same checks as before a run; files that a reader has are not looked for."
     from expblip.config import check_params
     from expblip.graph import parse_override
-    check_params('', {'scale': given.get('SCALE', 'tiny'), 'device': {'cuda': 'auto', 'mps': 'auto'}.get(given.get('DEVICE'), given.get('DEVICE', 'auto'))})
+    device = given.get('DEVICE', 'auto')
+    check_params('', {'scale': given.get('SCALE', 'tiny'), 'device': 'auto' if device in ('cuda', 'mps') else device})
     assert given.get('SEEDS', '1').replace(',', '').isdigit(), 'SEEDS is a number, or numbers joined by commas'
     wanted = defaultdict(dict)
     for stage, knob, value in map(parse_override, given.get('P', '').split()): wanted[stage].update({knob: value})
@@ -240,19 +242,22 @@ def check_sbatch(words: list[str], built: str):
 
 
 def check_git(words: list[str], built: str):
-    assert words[0] in ('clone', 'add', 'commit', 'checkout', 'switch', 'pull', 'push', 'diff', 'status', 'tag', 'config', 'log', 'rebase', 'merge', 'ls-files')
-    if words[0] == 'clone': assert words[1] in (PYPROJECT['project']['urls']['Repository'], PYPROJECT['project']['urls']['Repository'] + '.git'), words[1]
+    assert words[0] in ('clone', 'add', 'commit', 'checkout', 'switch', 'pull', 'push', 'diff', 'status', 'tag', 'log', 'rebase', 'merge'), words
+    home = PYPROJECT['project']['urls']['Repository']
+    if words[0] == 'clone': assert words[1].removesuffix('.git') == home, f'{words[1]} is not {home}'
 
 
 def accepted(words: list[str], built: str): "Part of the system, not of this repository."
 
 
-TOOLS = {'make': check_make, 'expblip': check_expblip, 'python': check_python, 'python3': check_python, 'pip': check_pip, 'papermill': check_papermill,
-         'accelerate': check_launcher, 'sbatch': check_sbatch, 'git': check_git,
-         **{name: check_installed(name) for name in ('jupyter', 'nbdev_export', 'nbdev_clean', 'nbdev_test', 'ruff', 'mypy', 'pytest', 'pre-commit', 'transformers', 'doit')},
-         **dict.fromkeys(('cd', 'export', 'source', '.', 'mkdir', 'ls', 'cp', 'mv', 'cat', 'conda', 'apt-get', 'sudo', 'tar', 'unzip', 'open', 'xdg-open'), accepted)}
+INSTALLED = ('jupyter', 'nbdev_export', 'nbdev_clean', 'nbdev_test', 'ruff', 'mypy', 'pytest', 'pre-commit', 'transformers', 'doit')
+SYSTEM = ('cd', 'export', 'source', '.', 'mkdir', 'ls', 'cp', 'mv', 'cat', 'conda', 'apt-get', 'sudo', 'tar', 'unzip', 'open', 'xdg-open')
+TOOLS = {'make': check_make, 'expblip': check_expblip, 'python': check_python, 'python3': check_python, 'pip': check_pip,
+         'papermill': check_papermill, 'accelerate': check_launcher, 'sbatch': check_sbatch, 'git': check_git,
+         **{name: check_installed(name) for name in INSTALLED}, **dict.fromkeys(SYSTEM, accepted)}
 # run as they stand, because they take a moment and change nothing
-CHEAP = ('make help', 'expblip doctor', 'expblip --help', 'expblip --version', 'expblip graph', 'python -m expblip.pipeline graph', 'python tools/readme.py --check')
+CHEAP = ('make help', 'expblip doctor', 'expblip --help', 'expblip --version', 'expblip graph', 'python -m expblip.pipeline graph',
+         'python tools/readme.py --check')
 
 
 def check_command(words: list[str], built: str):
@@ -260,7 +265,8 @@ def check_command(words: list[str], built: str):
     assert program in TOOLS, (f'{program!r} is a program that tests/test_examples.py cannot check: add it to TOOLS there, '
                               'or the command to NOT_CHECKED with a reason')
     TOOLS[program](words[1:], built)
-    if shlex.join([program, *words[1:]]) in CHEAP: printed(*(['make', *words[1:], f'VENV={built}'] if program == 'make' else [str(BIN / program), *words[1:]]))
+    if shlex.join([program, *words[1:]]) not in CHEAP: return
+    printed(*(['make', *words[1:], f'VENV={built}'] if program == 'make' else [str(BIN / program), *words[1:]]))
 
 # ---------------------------------------------------------------- the tests
 
@@ -275,7 +281,8 @@ def test_commands(block, built):
     for words in rows:
         if excused(block.page, shlex.join(words)) or words == ['make']: continue
         try: check_command(words, built)
-        except (AssertionError, ValueError, IndexError) as fault: pytest.fail(f'{block.page}: `{shlex.join(words)}` would not work: {fault}', pytrace=False)
+        except (AssertionError, ValueError, IndexError) as fault:
+            pytest.fail(f'{block.page}: `{shlex.join(words)}` would not work: {fault}', pytrace=False)
 
 
 @pytest.fixture(scope='module')
@@ -305,7 +312,8 @@ def python_pages() -> list:
 def test_python_blocks(page, rows, desk):
     code = '\n\n'.join(b.text for b in rows if not excused(page, b.text))
     try: compile(code, page, 'exec')
-    except SyntaxError as fault: pytest.fail(f'{page}: a block marked as Python is none ({fault}); commands are marked bash, other text text', pytrace=False)
+    except SyntaxError as fault:
+        pytest.fail(f'{page}: a block marked as Python is none ({fault}); commands are marked bash, other text text', pytrace=False)
     got = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=desk, env=env(), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert got.returncode == 0, f'{page}: its Python blocks, one after the other in a folder with {GIVEN}, end with\n{got.stderr[-3000:]}\n\n{code}'
 
@@ -314,7 +322,8 @@ def test_python_blocks(page, rows, desk):
 def test_other_blocks(block):
     if block.language.startswith('{') or excused(block.page, block.text): return  # a directive of the site: its build is strict
     assert block.language, f'{block.page}: name the language of this block behind its fence (text where it is none):\n{block.text}'
-    assert block.language in {*PLAIN, *READERS}, f'{block.page}: a block in {block.language!r}; known are {sorted({*PLAIN, *READERS, *SHELL, *PYTHON})}'
+    known = sorted({*PLAIN, *READERS, *SHELL, *PYTHON})
+    assert block.language in known, f'{block.page}: a block in {block.language!r}; known are {known}'
     if block.language in READERS: READERS[block.language](block.text)
 
 
@@ -323,12 +332,14 @@ def test_exceptions_are_needed():
     for (page, start), reason in NOT_CHECKED.items():
         assert len(reason.split()) > 3, f'{page}, {start!r}: say why'
         rows = [b.text for b in blocks() if b.page == page]
-        assert any(t.strip().startswith(start) or any(shlex.join(w).startswith(start) for w in commands(t)) for t in rows), f'{page}: no example begins {start!r}'
+        fits = [t for t in rows if t.strip().startswith(start) or any(shlex.join(w).startswith(start) for w in commands(t))]
+        assert fits, f'{page}: no example begins {start!r}'
 
 
 @pytest.mark.parametrize('text, fault', [
-    ('make papers', 'No rule'), ('make paper SIZE=3', 'SIZE'), ('make paper P="step2.lrr=1"', 'lrr'), ('make paper SCALE=huge', 'huge'), ('expblip captoin a.jpg', 'captoin'),
-    ('expblip caption a.jpg --loud', 'loud'), ('python tools/none.py', 'none.py'), ('python tools/readme.py --wrong', 'wrong'),
+    ('make papers', 'No rule'), ('make paper SIZE=3', 'SIZE'), ('make paper P="step2.lrr=1"', 'lrr'), ('make paper SCALE=huge', 'huge'),
+    ('expblip captoin a.jpg', 'captoin'), ('expblip caption a.jpg --loud', 'loud'),
+    ('python tools/none.py', 'none.py'), ('python tools/readme.py --wrong', 'wrong'),
     ("pip install 'expblip[none]'", 'none'), ('papermill nbs/stages/10_data.ipynb out.ipynb -p sice 3', 'sice'), ('frobnicate', 'frobnicate'),
     ('pytest tests/test_none.py', 'test_none'), ('ruff check --wrongly', 'wrongly'), ('git clone https://example.org/x', 'example')])
 def test_a_wrong_command_is_found(text, fault, built):
@@ -337,4 +348,5 @@ def test_a_wrong_command_is_found(text, fault, built):
 
 def test_commands_are_read():
     said = '$ make paper  # all\nexport A="b c"\nX=1 make test && expblip doctor > x\nmake paper P="a=1\nb=2" \\\n  RUN=x'
-    assert commands(said) == [['make', 'paper'], ['export', 'A=b c'], ['make', 'test'], ['expblip', 'doctor'], ['make', 'paper', 'P=a=1\nb=2', 'RUN=x']]
+    assert commands(said) == [['make', 'paper'], ['export', 'A=b c'], ['make', 'test'], ['expblip', 'doctor'],
+                              ['make', 'paper', 'P=a=1\nb=2', 'RUN=x']]

@@ -67,7 +67,7 @@ def test_export_drift(copy):
     assert [n for n in fresh if fresh[n] != kept[n]] == [], 'run `make export`: the package was edited by hand, or a notebook was not exported'
 
 def test_clean_changes_nothing(copy):
-    got = run('nbdev_clean', cwd=copy)
+    got = run('nbdev_clean', cwd=copy)  # the first half of `make clean-nbs`
     assert got.returncode == 0, got.stderr
     ours = [n for n in rel(NOTEBOOKS) if n.startswith('nbs/')]  # outputs/reference holds notebooks as they were executed
     assert [n for n in ours if (copy / n).read_bytes() != (ROOT / n).read_bytes()] == [], 'run `make clean-nbs`'
@@ -168,6 +168,12 @@ def test_every_parameter_is_explained(nb):
     lines = next(source(c) for c in cells(nb) if 'parameters' in c['metadata'].get('tags', [])).splitlines()
     assert [x for x in lines if not re.match(r'\w+ = .+  # \S', x)] == []
 
+def test_notebooks_name_one_kernel():
+    "JupyterLab opens them without a question, papermill without an option, and saving them on another machine changes nothing."
+    want = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
+    found = [n for n, p in zip(rel(NOTEBOOKS), NOTEBOOKS, strict=True) if n.startswith('nbs/') and json.loads(p.read_text())['metadata'] != want]
+    assert found == [], 'run `make clean-nbs`'
+
 def test_notebooks_are_small():
     assert [n for n, p in zip(rel(NOTEBOOKS), NOTEBOOKS, strict=True) if p.stat().st_size > 400_000] == []
 
@@ -187,9 +193,10 @@ def test_title_cell(nb):
 
 def test_top_level():
     "The rooms of the house, and nothing beside them but what tools require at the root."
-    rooms = {'nbs', 'expblip', 'data', 'outputs', 'tests', 'docs', 'benchmarks', 'tools', '.ci'}
+    rooms = {'nbs', 'expblip', 'data', 'outputs', 'tests', 'docs', 'benchmarks', 'tools', '.ci', '.github'}
     files = {'settings.ini', 'environment.yml', 'environment-lavis.yml', 'requirements-lavis.txt', 'requirements.lock', 'pyproject.toml', 'Makefile',
-             'dodo.py', 'pipeline.yaml', 'README.md', 'LICENSE', 'CITATION.cff', '.gitignore', '.gitattributes'}
+             'dodo.py', 'pipeline.yaml', 'README.md', 'LICENSE', 'CITATION.cff', '.gitignore', '.gitattributes',
+             'CONTRIBUTING.md', 'CHANGELOG.md', '.pre-commit-config.yaml'}
     top = {p.relative_to(ROOT).parts[0] for p in FILES}
     assert top <= rooms | files, sorted(top - rooms - files)
     must = {'nbs', 'expblip', 'data', 'outputs', 'tests', 'docs', 'settings.ini', 'environment.yml', 'pyproject.toml', 'Makefile', 'LICENSE'}

@@ -1,4 +1,4 @@
-"""JupyterLab in real Chromium, as a person uses it: open a notebook, run all cells, save, close. No error, nothing asked of the web, and git sees no change."""
+"""JupyterLab in real Chromium, as a person uses it: open, run all cells, save, close. No error, nothing asked of the web, no change for git."""
 import json
 import os
 import re
@@ -10,12 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from test_house import FILES, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 # by name, wherever below nbs/ they lie: the index, two pages that are read in JupyterLab, and a stage after the stage that it reads
 BOOKS = ('index', 'own_data_set', 'llm_writers', '10_data', '20_synthesize')
 PATIENCE = 120_000  # milliseconds that one step may take on a busy machine
@@ -32,11 +31,9 @@ def command(*args: str, cwd: Path, **env: str) -> str:
 def checkout(tmp_path_factory) -> Path:
     "A clone to work in: what is tracked, and what is new and not ignored, under git."
     root = tmp_path_factory.mktemp('lab') / 'expblip'
-    names = command('git', 'ls-files', '-coz', '--exclude-standard', cwd=ROOT).split('\0')
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
+    for path in FILES:
+        (to := root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
     for args in (('init', '-q'), ('add', '-A'), ('-c', 'user.name=a', '-c', 'user.email=a@example.org', 'commit', '-q', '-m', 'all')):
         command('git', *args, cwd=root)
     return root
@@ -58,8 +55,9 @@ def lab(checkout):
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     env = {name: value for name, value in os.environ.items() if name not in ('MPLBACKEND', 'JUPYTER_PATH', 'JUPYTER_CONFIG_PATH')}
-    env |= {'HOME': str(home), 'JUPYTER_CONFIG_DIR': str(home / 'config'), 'JUPYTER_DATA_DIR': str(home / 'data'), 'JUPYTER_RUNTIME_DIR': str(home / 'run'),
-            'JUPYTERLAB_SETTINGS_DIR': str(home / 'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(home / 'workspaces'), 'IPYTHONDIR': str(home / 'ipython'),
+    env |= {'HOME': str(home), 'IPYTHONDIR': str(home / 'ipython'), 'JUPYTER_CONFIG_DIR': str(home / 'config'),
+            'JUPYTER_DATA_DIR': str(home / 'data'), 'JUPYTER_RUNTIME_DIR': str(home / 'run'),
+            'JUPYTERLAB_SETTINGS_DIR': str(home / 'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(home / 'workspaces'),
             'PYTHONPATH': str(checkout), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore::DeprecationWarning',
             'NO_PROXY': 'localhost,127.0.0.1', 'no_proxy': 'localhost,127.0.0.1'}
     env |= dict.fromkeys(('HTTP_PROXY', 'HTTPS_PROXY', 'http_proxy', 'https_proxy'), f'http://127.0.0.1:{proxy.server_address[1]}')
@@ -90,7 +88,8 @@ def tab(lab):
     path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if path is None: pytest.fail('no Chromium: install it from the distribution (Debian: apt-get install chromium)')
     with sync_playwright() as play:
-        options = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+        options = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+                   '--disable-sync']
         chromium = play.chromium.launch(executable_path=path, args=options)
         page = chromium.new_page(viewport={'width': 1400, 'height': 1000})
         page.set_default_timeout(PATIENCE)
@@ -108,9 +107,10 @@ def tab(lab):
         chromium.close()
 
 
-BOOK = 'const book = window.jupyterapp.shell.currentWidget, cells = [...book.content.model.cells].filter(c => c.type == "code" && c.sharedModel.source.trim());'
+BOOK = '''const book = window.jupyterapp.shell.currentWidget;
+  const cells = [...book.content.model.cells].filter(c => c.type == "code" && c.sharedModel.source.trim());'''
 DONE = f"""() => {{ {BOOK}
-  return cells.some(c => c.outputs.toJSON().some(o => o.output_type == 'error')) ||
+  return document.querySelector('.jp-Dialog') || cells.some(c => c.outputs.toJSON().some(o => o.output_type == 'error')) ||
          cells.every(c => c.executionCount) && book.sessionContext.session.kernel.status == 'idle' }}"""
 RESULT = f"() => {{ {BOOK} return cells.map(c => [c.executionCount, c.sharedModel.source, c.outputs.toJSON()]) }}"
 
@@ -128,6 +128,7 @@ def run_in_lab(tab, name: str, picture: Path) -> list[list]:
     assert not tab.locator('.jp-Dialog').count(), f'{name}: JupyterLab asks: {tab.inner_text(".jp-Dialog")}'
     menu(tab, 'Run', 'Run All Cells$')
     tab.wait_for_function(DONE)
+    assert not tab.locator('.jp-Dialog').count(), f'{name}: JupyterLab says: {tab.inner_text(".jp-Dialog")}'
     found = tab.evaluate(RESULT)
     tab.screenshot(path=picture)
     tab.keyboard.press('Control+s')
@@ -149,7 +150,7 @@ def test_runs_in_jupyterlab_and_leaves_no_change(tab, lab, checkout, stem):
     name = find(stem, checkout)
     kept = json.loads((checkout / name).read_text())
     asked, outside = len(lab[2]), len(tab.outside)
-    cells = run_in_lab(tab, name, checkout.parent / f'{stem}.png')
+    cells = run_in_lab(tab, name, checkout.parent / f'{Path(name).stem}.png')
     faults = [(source, one['ename'], one['evalue']) for _, source, outputs in cells for one in outputs if one['output_type'] == 'error']
     assert faults == [] and all(count for count, _, _ in cells)
     assert tab.outside[outside:] == [] and lab[2][asked:] == [], 'something was asked of the web'
@@ -157,7 +158,24 @@ def test_runs_in_jupyterlab_and_leaves_no_change(tab, lab, checkout, stem):
     saved = json.loads((checkout / name).read_text())
     assert any(cell.get('execution_count') for cell in saved['cells']), 'it was not saved'
     command(sys.executable, 'tools/clean.py', cwd=checkout, PYTHONPATH=str(checkout))  # what `make clean-nbs` calls
-    changed = command('git', 'diff', '--', 'nbs', cwd=checkout)
-    command('git', 'checkout', '-q', '--', 'nbs', cwd=checkout)
-    assert changed == '', changed[:4000]
+    changed, how = (command('git', *args, cwd=checkout) for args in (('status', '--porcelain'), ('diff',)))
+    command('git', 'checkout', '-q', '.', cwd=checkout)
+    assert changed == '', f'{changed}\n{how[:4000]}'
     assert json.loads((checkout / name).read_text()) == kept
+
+
+def test_what_is_watched_for_is_seen(tab, lab, checkout):
+    "A notebook that fails, shows a picture of the web and asks the web itself: each is noticed, and nothing of it gets out."
+    asks = """import urllib.request
+from IPython.display import HTML
+try: urllib.request.urlopen('http://example.org/kernel', timeout=5)
+except OSError as fault: print('refused')
+HTML('<img src="https://example.org/picture.png">')"""
+    book = {'cells': [{'cell_type': 'code', 'id': f'cell{n}', 'metadata': {}, 'execution_count': None, 'outputs': [], 'source': text}
+                      for n, text in enumerate([asks, '1 / 0'])],
+            'metadata': {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}, 'nbformat': 4, 'nbformat_minor': 5}
+    (checkout / 'bad.ipynb').write_text(json.dumps(book))
+    cells = run_in_lab(tab, 'bad.ipynb', checkout.parent / 'bad.png')
+    assert [one['ename'] for _, _, outputs in cells for one in outputs if one['output_type'] == 'error'] == ['ZeroDivisionError']
+    assert 'https://example.org/picture.png' in tab.outside
+    assert any('example.org/kernel' in line for line in lab[2])
