@@ -1,5 +1,6 @@
 """Sphinx configuration of the site; title, version and author come from settings.ini. Built by `make site`."""
 import configparser
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ project, author, release = about['title'], about['author'], about['version']
 copyright = about['copyright']
 root_doc = 'index'
 # no viewcode: the source of everything exported stands, folded, on the page of its notebook
-extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_design', 'sphinx_copybutton', 'sphinx-mathjax-offline']
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_design', 'sphinx_copybutton']
 exclude_patterns = ['README.md', 'jupyter_execute']
 
 nb_execution_mode = 'off'
@@ -31,7 +32,11 @@ autodoc_member_order = 'bysource'
 add_module_names = False
 
 html_theme = 'pydata_sphinx_theme'
-html_static_path = ['_static']
+# MathJax beside the pages; the package is also an extension, which does not say that it may be loaded in parallel builds
+offline = importlib.util.find_spec('sphinx-mathjax-offline')
+if offline is None or offline.origin is None: raise SystemExit('formulas need the package sphinx-mathjax-offline (make env)')
+mathjax_path = 'mathjax/tex-chtml.js'
+html_static_path = ['_static', str(Path(offline.origin).parent / 'static')]
 html_title = project
 html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
                       'footer_start': ['copyright'], 'footer_end': []}

@@ -111,7 +111,9 @@ def page(path: Path, module: str, symbols: dict[str, str], terms: dict[str, str]
         # progress and log lines on the error stream are for the terminal
         outputs = [o for o in c.get('outputs', []) if o.get('name') != 'stderr']
         if body or outputs: cells.append({**c, 'metadata': {'tags': sorted(tags)}, 'source': body, 'outputs': outputs})
-    return {'nbformat': 4, 'nbformat_minor': 5, 'metadata': PYTHON, 'cells': [{**c, 'id': f'c{i}'} for i, c in enumerate(cells)]}
+    # without it MyST-NB counts ten thousand lines a cell, and each reference entry is parsed behind as many empty ones: minutes instead of seconds
+    about = {**PYTHON, 'source_map': list(range(len(cells) + 2))}
+    return {'nbformat': 4, 'nbformat_minor': 5, 'metadata': about, 'cells': [{**c, 'id': f'c{i}'} for i, c in enumerate(cells)]}
 
 def described(path: Path) -> tuple[str, str]:
     "Title and one-line description of a notebook."
