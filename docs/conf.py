@@ -22,6 +22,7 @@ exclude_patterns = ['README.md', 'jupyter_execute']
 
 nb_execution_mode = 'off'
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'  # tables too, in what a cell shows
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist', 'attrs_inline']
 myst_heading_anchors = 3
 suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
@@ -41,6 +42,8 @@ html_title = project
 html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
                       'footer_start': ['copyright'], 'footer_end': []}
 html_show_sourcelink = False
+html_favicon = '_static/favicon.svg'
+html_context = {'default_mode': 'auto'}
 
 def readable(line: str) -> str:
     "A docstring written as plain text with back-ticks, as reStructuredText."

@@ -76,11 +76,11 @@ CLOSED = re.compile(r'(`+.*?`+|\$\$?[^$]+\$?\$|!?\[[^\]]*\]\([^)]*\)|<[^>]+>|htt
 def explained(source: str, terms: dict[str, str], told: set[str]) -> str:
     "The first use of each word of the glossary on a page as a link; titles, tables and code are left alone."
     if not terms: return source
-    word = re.compile(r'(?<![\w/.-])(' + '|'.join(re.escape(t) for t in sorted(terms, key=len, reverse=True)) + r')(?![\w-])')
+    word = re.compile(r'(?<![\w/.-])(' + '|'.join(re.escape(t) for t in sorted(terms, key=len, reverse=True)) + r')(s?)(?![\w-])')
     def link(m: re.Match) -> str:
-        if terms[m[1]] in told: return m[1]
+        if terms[m[1]] in told: return m[0]
         told.add(terms[m[1]])
-        return f'{{term}}`{m[1]} <{terms[m[1]]}>`'
+        return f'{{term}}`{m[0]} <{terms[m[1]]}>`'
     parts, lines = re.split(r'(^```.*?^```|^#.*$|^\|.*$|^> .*$)', source, flags=re.M | re.S), []
     for i, part in enumerate(parts):
         lines.append(part if i % 2 else ''.join(x if j % 2 else word.sub(link, x) for j, x in enumerate(CLOSED.split(part))))
