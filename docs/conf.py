@@ -1,5 +1,6 @@
 """Sphinx configuration of the site; title, version and author come from settings.ini. Built by `make site`."""
 import configparser
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -16,11 +17,12 @@ project, author, release = about['title'], about['author'], about['version']
 copyright = about['copyright']
 root_doc = 'index'
 # no viewcode: the source of everything exported stands, folded, on the page of its notebook
-extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_design', 'sphinx_copybutton', 'sphinx-mathjax-offline']
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_design', 'sphinx_copybutton']
 exclude_patterns = ['README.md', 'jupyter_execute']
 
 nb_execution_mode = 'off'
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'  # tables too, in what a cell shows
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist', 'attrs_inline']
 myst_heading_anchors = 3
 suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
@@ -31,11 +33,17 @@ autodoc_member_order = 'bysource'
 add_module_names = False
 
 html_theme = 'pydata_sphinx_theme'
-html_static_path = ['_static']
+# MathJax beside the pages; the package is also an extension, which does not say that it may be loaded in parallel builds
+offline = importlib.util.find_spec('sphinx-mathjax-offline')
+if offline is None or offline.origin is None: raise SystemExit('formulas need the package sphinx-mathjax-offline (make env)')
+mathjax_path = 'mathjax/tex-chtml.js'
+html_static_path = ['_static', str(Path(offline.origin).parent / 'static')]
 html_title = project
 html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
                       'footer_start': ['copyright'], 'footer_end': []}
 html_show_sourcelink = False
+html_favicon = '_static/favicon.svg'
+html_context = {'default_mode': 'auto'}
 
 def readable(line: str) -> str:
     "A docstring written as plain text with back-ticks, as reStructuredText."

@@ -1,8 +1,8 @@
 """Keep the small part of a finished run as the committed reference: `python tools/keep_reference.py <run folder> [outputs/reference]`.
 
-Kept: the report with all results, manifests and training logs of every stage, and the executed notebooks of what is shared and of the first seed,
-without papermill's times and this machine's folder. Left behind: full-size pictures, weights, captions.
-The old reference goes when the new one is whole.
+Kept: the report with all results, manifests and training logs of every stage, one executed notebook of every stage that ran (of the first seed, and
+of the paper's model where there is one a model: the site shows these) and those of the tables (`make tables RUN=...` first), without papermill's
+times and this machine's folder. Left behind: full-size pictures, weights, captions. The old reference goes when the new one is whole.
 """
 import json
 import shutil
@@ -12,16 +12,23 @@ from pathlib import Path
 from expblip.io import read_json
 
 SMALL = ('manifest.json', 'timing.json', 'log.jsonl', 'contact_sheet.jpg')
-LIMIT, MOST = 400_000, 8_000_000  # bytes of a file, and of all
+LIMIT, MOST = 400_000, 7_000_000  # bytes of a file, and of all
+
+def executed(stages: list[Path]) -> list[Path]:
+    "One notebook of each stage that had something to do, and the report's: Exp-BLIP's where there is one a model."
+    first: dict[str, Path] = {}
+    for stage in sorted(stages, key=lambda p: (not p.name.endswith('-exp'), p.name)):
+        if (stage / 'absent.json').exists() or not (stage / 'notebook.ipynb').exists(): continue
+        first.setdefault(read_json(stage / 'manifest.json').get('notebook', stage.name), stage / 'notebook.ipynb')
+    return list(first.values())
 
 def kept(run: Path) -> list[Path]:
     "The files that stay, relative to the run."
     stages = [p.parent for p in sorted(run.glob('*/*/manifest.json'))]
     seeds = sorted({p.parent.name for p in stages if p.parent.name.startswith('seed')})
     found = [run / 'run.json', run / 'timings.json', *(p for p in sorted((run / 'report').rglob('*')) if p.is_file())]
-    for stage in stages:
-        found += [p for pattern in SMALL for p in sorted(stage.glob(pattern))]
-        if stage.parent.name in ('shared', *seeds[:1]): found.append(stage / 'notebook.ipynb')
+    found += [p for stage in stages for pattern in SMALL for p in sorted(stage.glob(pattern))]
+    found += executed([p for p in stages if p.parent.name in ('shared', *seeds[:1])]) + sorted((run / 'tables').glob('*.ipynb'))
     return [p.relative_to(run) for p in dict.fromkeys(found)]
 
 def tidy(path: Path, root: Path) -> str:

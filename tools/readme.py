@@ -10,10 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+def from_root(text: str) -> str:
+    "Pictures of the notebook's folder as the README finds them."
+    return re.sub(r'(!\[[^\]]*\]\()(?!https?:)', r'\1nbs/', text)
+
 def shown(output: dict) -> str:
     "One output of a code cell as Markdown: Markdown as it is, plain text fenced, pictures not at all (the README shows files)."
     data = output.get('data', {})
-    if 'text/markdown' in data: return ''.join(data['text/markdown'])
+    if 'text/markdown' in data: return from_root(''.join(data['text/markdown']))
     text = ''.join(output.get('text', data.get('text/plain', '')))
     return f'```text\n{text.rstrip()}\n```' if text and 'image/png' not in data else ''
 
@@ -21,7 +25,7 @@ def cell(c: dict) -> list[str]:
     "The Markdown blocks of one notebook cell."
     text = ''.join(c['source']).strip()
     if text.startswith('#| hide'): return []
-    if c['cell_type'] == 'markdown': return [re.sub(r'(!\[[^\]]*\]\()(?!https?:)', r'\1nbs/', text)]
+    if c['cell_type'] == 'markdown': return [from_root(text)]
     quiet = '#| echo: false' in text.split('\n\n')[0]
     code = '\n'.join(x for x in text.splitlines() if not x.startswith('#|')).strip()
     return ([] if quiet or not code else [f'```python\n{code}\n```']) + [s for s in map(shown, c.get('outputs', [])) if s]

@@ -77,11 +77,11 @@ CLOSED = re.compile(r'(`+.*?`+|\$\$?[^$]+\$?\$|!?\[[^\]]*\]\([^)]*\)|<[^>]+>|htt
 def explained(source: str, terms: dict[str, str], told: set[str]) -> str:
     "The first use of each word of the glossary on a page as a link; titles, tables and code are left alone."
     if not terms: return source
-    word = re.compile(r'(?<![\w/.-])(' + '|'.join(re.escape(t) for t in sorted(terms, key=len, reverse=True)) + r')(?![\w-])')
+    word = re.compile(r'(?<![\w/.-])(' + '|'.join(re.escape(t) for t in sorted(terms, key=len, reverse=True)) + r')(s?)(?![\w-])')
     def link(m: re.Match) -> str:
-        if terms[m[1]] in told: return m[1]
+        if terms[m[1]] in told: return m[0]
         told.add(terms[m[1]])
-        return f'{{term}}`{m[1]} <{terms[m[1]]}>`'
+        return f'{{term}}`{m[0]} <{terms[m[1]]}>`'
     parts, lines = re.split(r'(^```.*?^```|^#.*$|^\|.*$|^> .*$)', source, flags=re.M | re.S), []
     for i, part in enumerate(parts):
         lines.append(part if i % 2 else ''.join(x if j % 2 else word.sub(link, x) for j, x in enumerate(CLOSED.split(part))))
@@ -112,7 +112,9 @@ def page(path: Path, module: str, symbols: dict[str, str], terms: dict[str, str]
         # progress and log lines on the error stream are for the terminal
         outputs = [o for o in c.get('outputs', []) if o.get('name') != 'stderr']
         if body or outputs: cells.append({**c, 'metadata': {'tags': sorted(tags)}, 'source': body, 'outputs': outputs})
-    return {'nbformat': 4, 'nbformat_minor': 5, 'metadata': PYTHON, 'cells': [{**c, 'id': f'c{i}'} for i, c in enumerate(cells)]}
+    # without it MyST-NB counts ten thousand lines a cell, and each reference entry is parsed behind as many empty ones: minutes instead of seconds
+    about = {**PYTHON, 'source_map': list(range(len(cells) + 2))}
+    return {'nbformat': 4, 'nbformat_minor': 5, 'metadata': about, 'cells': [{**c, 'id': f'c{i}'} for i, c in enumerate(cells)]}
 
 def described(path: Path) -> tuple[str, str]:
     "Title and one-line description of a notebook."
