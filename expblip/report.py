@@ -20,7 +20,7 @@ from .kinds import FIXTURES, PAPER_SETS, Kind, kind_of
 
 # %% auto #0
 __all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect',
-           'board', 'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven',
+           'kept', 'board', 'shares', 'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven',
            'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
@@ -58,6 +58,17 @@ def collect(
         raise ReportError(f"{run}: {name!r} is told differently by {' and by '.join(stages)}: "
                           "one of them was left by an earlier version; delete its folder")
     return results
+
+# %% ../nbs/api/report.ipynb #5c0e7e02
+def kept(
+    run: str | Path,  # the run's folder
+    skip: Sequence[str] = ("report",),  # stages to leave out
+) -> pd.DataFrame:  # as `collect` gives it; empty when there is no report
+    "The figures that a run's report has kept."
+    path = Path(run) / "report" / "results.json"
+    found = pd.DataFrame(read_json(path) if path.is_file() else [], columns=["name", "value", "seed", "stage", "meaning"])
+    found = found[~found["stage"].isin(skip)].reset_index(drop=True)
+    return found.astype({"value": float, "seed": "Int64"})
 
 # %% ../nbs/api/report.ipynb #bb64e7d1
 def board(

@@ -1,7 +1,7 @@
 """README.md from nbs/index.ipynb: `python tools/readme.py` writes it, `--check` compares (exit code 1 where they differ).
 
-A cell that starts with `#| hide` is left out, `#| echo: false` leaves out the code and keeps what it shows; pictures in the notebook's
-Markdown point into nbs/, so their links get that folder in front.
+A cell that starts with `#| hide` is left out, `#| echo: false` leaves out the code and keeps what it shows; pictures and notebooks that
+the index links to lie in nbs/, so their links get that folder in front.
 """
 import json
 import re
@@ -21,7 +21,7 @@ def cell(c: dict) -> list[str]:
     "The Markdown blocks of one notebook cell."
     text = ''.join(c['source']).strip()
     if text.startswith('#| hide'): return []
-    if c['cell_type'] == 'markdown': return [re.sub(r'(!\[[^\]]*\]\()(?!https?:)', r'\1nbs/', text)]
+    if c['cell_type'] == 'markdown': return [re.sub(r'(!\[[^\]]*\]\((?!https?:)|\]\((?=\w+/\w+\.ipynb\)))', r'\1nbs/', text)]
     quiet = '#| echo: false' in text.split('\n\n')[0]
     code = '\n'.join(x for x in text.splitlines() if not x.startswith('#|')).strip()
     return ([] if quiet or not code else [f'```python\n{code}\n```']) + [s for s in map(shown, c.get('outputs', [])) if s]
