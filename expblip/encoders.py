@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
 from .images import CLIP_MEAN, CLIP_STD
+from .io import read_json
 
 # %% ../nbs/api/encoders.ipynb #f08c1d19
 @dataclass
@@ -166,6 +167,7 @@ def build_encoder(
         return DrawnEncoder(EncoderConfig(**sizes)).eval()
     from transformers import AutoConfig, AutoModel, Blip2VisionConfig, Blip2VisionModel
     if shape['model_type'] == 'blip_2_vision_model': model = Blip2VisionModel._from_config(Blip2VisionConfig.from_dict(shape), dtype=dtype)
+    elif shape['model_type'] == 'vit_mae': model = ViTModel(AutoConfig.for_model(**shape), add_pooling_layer=False).to(dtype)
     else: model = AutoModel.from_config(AutoConfig.for_model(**shape), dtype=dtype, **pooler(shape['model_type']))
     return HubEncoder(model).eval()
 
@@ -184,6 +186,7 @@ def hub_encoder(
     """Load an image encoder by name. Raises OSError (from transformers) when the name is neither a folder nor in the local hub cache while offline,
     and ValueError when weights are missing or no patch tokens come out."""
     from transformers import AutoConfig, AutoModel, Blip2VisionModel
+    from transformers.utils import cached_file
     kind = AutoConfig.from_pretrained(name).model_type
     load: Any = Blip2VisionModel if kind.startswith('blip') else ViTModel if kind == 'vit_mae' else AutoModel
     more: dict[str, Any] = dict(key_mapping={r'^vision_model\.': ''}) if kind.startswith('blip') else pooler(kind)
@@ -191,4 +194,8 @@ def hub_encoder(
     if said['missing_keys']:
         raise ValueError(f'{name}: a {kind} checkpoint without {len(said["missing_keys"])} weights of its image encoder, '
                          f'such as {sorted(said["missing_keys"])[0]}: name a checkpoint that holds a whole vision model')
-    return HubEncoder(getattr(model, 'vision_model', model)).eval()
+    vision = getattr(model, 'vision_model', model)
+    found = cached_file(name, 'preprocessor_config.json', _raise_exceptions_for_missing_entries=False)
+    for key, value in (read_json(found) if found else {}).items():  # of the pixels it was trained on
+        if key in ('image_mean', 'image_std'): setattr(vision.config, key, value)
+    return HubEncoder(vision).eval()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIALS', 'train_tokenizer', 'newline_id', 'pad_rows', 'lm_rows', 'qformer_rows', 'small_opt', 'lm_folder',
-           'load_lm']
+           'LMError', 'load_lm']
 
 # %% ../nbs/api/lm.ipynb #61bf91f6
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from .io import project_root
 
@@ -111,16 +111,45 @@ def lm_folder(
     return Path(found).parent
 
 
+class LMError(ValueError):
+    "A language model that step 2 cannot speak through: says why, and what to name instead."
+
+
+_RESCALED = ('final_logit_softcapping', 'logit_scale', 'logits_scaling', 'lm_head_multiplier')  # what some families do behind their last matrix
+
+
+def _usable(place: str, name: str) -> None:
+    "Refuse, before its weights are read, what would not fail but be wrong."
+    config = AutoConfig.from_pretrained(place)
+    if config.is_encoder_decoder:
+        raise LMError(f'{name}: {config.model_type} has an encoder of its own, and the soft prefix is made for a decoder: name a decoder-only model, '
+                      'such as OPT, GPT-2, LLaMA, Qwen, Mistral or Phi')
+    if bent := [k for k in _RESCALED if getattr(config, k, None) not in (None, 1, 1.)]:
+        raise LMError(f'{name}: {config.model_type} changes its scores behind the last matrix ({bent[0]} {getattr(config, bent[0])}), '
+                      'which the loss of step 2 does not: name another family')
+
+
+def _completed(tok: Any, name: str) -> Any:
+    "A tokenizer with a start and a padding token: where a family has none, its end of text serves, as in OPT."
+    if tok.eos_token_id is None and None in (tok.bos_token_id, tok.pad_token_id):
+        raise LMError(f'{name}: its tokenizer names no end of text, which would serve as start and padding: '
+                      "add \"eos_token\" to tokenizer_config.json, as the model's card says")
+    if tok.bos_token_id is None: tok.bos_token = tok.eos_token
+    if tok.pad_token_id is None: tok.pad_token = tok.eos_token
+    return tok
+
+
 def load_lm(
     name: str | Path,  # local folder or hub id
     dtype: torch.dtype | str = torch.float32,  # float32 on CPU, bfloat16 on GPU
     dropout: bool = False,  # keep the frozen model's dropout alive in training, as LAVIS does
     options: dict[str, Any] | None = None,  # memory.lm_options: weights in fewer bits; None: as `dtype` says
 ):  # (model, tokenizer)
-    "A frozen causal language model and its tokenizer. Raises FileNotFoundError when a folder is named that is not there."
+    "A frozen causal language model and its tokenizer. Raises FileNotFoundError for a folder that is not there, LMError for a model of no use."
     if str(name).startswith(('.', '/')) and not Path(name).is_dir():
         raise FileNotFoundError(f'no language model at {name}: build it with `make drawn-blip2`, or name a hub model such as facebook/opt-2.7b')
-    tok = AutoTokenizer.from_pretrained(_place(name))
+    _usable(_place(name), str(name))
+    tok = _completed(AutoTokenizer.from_pretrained(_place(name)), str(name))
     model = AutoModelForCausalLM.from_pretrained(_place(name), **(options or dict(dtype=dtype)))
     model.requires_grad_(False)
     if not dropout:

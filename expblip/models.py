@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'LANGUAGE_MODELS', 'MODELS', 'NEEDED', 'known_shape', 'ModelSize', 'build', 'text_tokenizer', 'StartError',
-           'qformer_shape', 'named_size', 'make_start']
+           'brings_weights', 'qformer_shape', 'named_size', 'make_start']
 
 # %% ../nbs/api/models.ipynb #d7bcbf34
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file
 
 from .checkpoints import save_start
-from .encoders import build_encoder
+from .encoders import build_encoder, hub_encoder
 from .io import project_root, read_json
 from .lm import lm_folder, load_lm
 from .qformer import QFormer, QFormerConfig
@@ -134,8 +134,18 @@ class StartError(ValueError):
 
 NEEDED = {
     'image encoder': 'blip2_pretrained.pth or eva_vit_g.pth (LAVIS) for eva_vit_g; what the stage `mae` writes, or mae_pretrain_vit_base.pth, for '
-                     'mae_vit_b; or the folder of a Hugging Face BLIP-2',
+                     'mae_vit_b; or the folder of a Hugging Face BLIP-2 (a vision model named in start.encoder brings its own)',
     'queries': 'blip2_pretrained.pth (LAVIS), the folder of a Hugging Face BLIP-2, or bert-base-uncased (a Q-Former as BLIP-2 began it)'}
+
+
+def brings_weights(
+    encoder: str,  # a name of ENCODERS, a hub id or a folder
+) -> bool:  # True for a Hugging Face model with its weights
+    "Whether an image encoder's name is also the place of its weights."
+    place = project_root() / encoder
+    if encoder in ENCODERS or ((place / 'config.json').is_file() and 'format' in read_json(place / 'config.json')): return False
+    ends = [f'{stem}{end}' for stem in ('model.safetensors', 'pytorch_model.bin') for end in ('', '.index.json')]
+    return any(cached_file(place if place.is_dir() else encoder, end, _raise_exceptions_for_missing_entries=False) for end in ends)
 
 
 def _their_heads(path: str) -> int:
@@ -189,7 +199,7 @@ def named_size(
     except (OSError, ValueError) as error: raise StartError(f'encoder {encoder!r}: not one of {", ".join(ENCODERS)}, no model folder, '
                                               'and not in the local hub cache: correct start.encoder') from error
     files = [read_weights(name) for name in weights]
-    there = {part for file in files for part in file.count()}
+    there = {part for file in files for part in file.count()} | ({'image encoder'} if brings_weights(encoder) else set())
     for part, holds in NEEDED.items():
         if part not in there and not random:
             said = ', '.join(_named(file) for file in files)
@@ -217,6 +227,13 @@ def make_start(
         raise ValueError(f'{size.text} has {len(text)} words with [DEC], the Q-Former {size.qformer.vocab}: name the tokenizer it was trained with')
     lm, tok = load_lm(size.lm, dtype)
     step1, captioner = build(size, lm=lm, tok=tok, dec=text.convert_tokens_to_ids('[DEC]'))
-    for file in size.weights: print(load_weights(file, step1, captioner))
+    captioner.origin = {'language model': size.lm}  # type: ignore[assignment]
+    files = [file if isinstance(file, Weights) else read_weights(file) for file in size.weights]
+    if brings_weights(size.encoder) and not any('image encoder' in file.count() for file in files):
+        place = project_root() / size.encoder
+        captioner.encoder.load_state_dict(hub_encoder(str(place if place.is_dir() else size.encoder)).state_dict())
+        captioner.origin |= {'image encoder': size.encoder}  # type: ignore[operator]
+        print(f'{size.encoder} (Hugging Face)\n  {"image encoder":18} {len(captioner.encoder.state_dict()):5} tensors loaded')
+    for file in files: print(load_weights(file, step1, captioner))
     named = list(map(_named, size.weights))
     return save_start(folder, captioner, step1, half=False, lm=size.lm, text_tok=text, weights=named, encoder_name=size.encoder)

@@ -21,8 +21,9 @@ from .stacked import NOT_YET  # noqa: F401 (whoever reads a table looks for it h
 from .stacked import ABSENT, NO_COUNTERPART, NO_F1, PAPER, SIZE, as_printed, cell_text, own_names, stack, traced
 
 # %% auto #0
-__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect', 'board', 'shares', 'run_kind', 'table1', 'annotated',
-           'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs', 'elapsed', 'cost_summary', 'logs']
+__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect', 'kept', 'board', 'shares', 'run_kind', 'table1',
+           'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs', 'elapsed', 'cost_summary',
+           'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 class ReportError(ValueError):
@@ -57,6 +58,17 @@ def collect(
         raise ReportError(f"{run}: {name!r} is told differently by {' and by '.join(stages)}: "
                           "one of them was left by an earlier version; delete its folder")
     return results if files else results.drop(columns="file")
+
+# %% ../nbs/api/report.ipynb #5c0e7e02
+def kept(
+    run: str | Path,  # the run's folder
+    skip: Sequence[str] = ("report",),  # stages to leave out
+) -> pd.DataFrame:  # as `collect` gives it; empty when there is no report
+    "The figures that a run's report has kept."
+    path = Path(run) / "report" / "results.json"
+    found = pd.DataFrame(read_json(path) if path.is_file() else [], columns=["name", "value", "seed", "stage", "meaning"])
+    found = found[~found["stage"].isin(skip)].reset_index(drop=True)
+    return found.astype({"value": float, "seed": "Int64"})
 
 # %% ../nbs/api/report.ipynb #bb64e7d1
 def board(

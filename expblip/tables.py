@@ -84,9 +84,10 @@ class Artefacts:
 def open_run(
     run: str | Path,  # its folder, from the project's folder
 ) -> Artefacts:  # TableError when there is nothing
-    "Read the figures of a run."
+    "Read the figures of a run, from its stages, or from its report where only that was kept (as of the committed reference)."
     folder = project_root() / run
     results = report.collect(folder)
+    if not len(results): results = report.kept(folder)
     if not len(results):
         raise TableError(f"{run}: no stage of this run has left figures. Run it first: make paper RUN={folder.name}")
     return Artefacts(folder, results, report.board(results), report.run_kind(results), report.run_start(folder))

@@ -109,11 +109,12 @@ def _layout(path: str | Path, keys: Iterable[str]) -> str:
     keys = list(keys)
     signs = dict(
         BERT=('bert.embeddings.', 'encoder.layer.0.attention.self.'), LAVIS=('Qformer.', 'visual_encoder.', 'opt_proj.', 'opt_model.'),
-        EVA=(r'blocks.0.attn.q_bias',), MAE=('blocks.0.attn.qkv.bias',), expblip=('qformer.layers.', 'qformer.query_tokens', 'encoder.'))
+        EVA=(r'blocks.0.attn.q_bias',), MAE=('blocks.0.attn.qkv.bias',), expblip=('qformer.layers.', 'qformer.query_tokens', 'encoder.stages.', 'encoder.vit.', 'encoder.model.'))
     signs['Hugging Face'] = ('vision_model.', 'qformer.encoder.', 'language_projection.', 'language_model.')
     for layout, starts in signs.items():
         if any(key.startswith(starts) for key in keys): return layout
-    raise ExchangeError(f'{path}: names such as {", ".join(keys[:3])} belong to no known layout ({", ".join(signs)})')
+    raise ExchangeError(f'{path}: names such as {", ".join(keys[:3])} belong to no known layout ({", ".join(signs)}): '
+                        "the folder of a vision model is named in start.encoder, and brings its weights")
 
 
 def read_weights(

@@ -1,7 +1,7 @@
 """README.md from nbs/index.ipynb: `python tools/readme.py` writes it, `--check` compares (exit code 1 where they differ).
 
-A cell that starts with `#| hide` is left out, `#| echo: false` leaves out the code and keeps what it shows; pictures in the notebook's
-Markdown point into nbs/, so their links get that folder in front.
+A cell that starts with `#| hide` is left out, `#| echo: false` leaves out the code and keeps what it shows; pictures and notebooks that
+the index links to lie in nbs/, so their links get that folder in front.
 """
 import json
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 def from_root(text: str) -> str:
-    "Pictures of the notebook's folder as the README finds them."
-    return re.sub(r'(!\[[^\]]*\]\()(?!https?:)', r'\1nbs/', text)
+    "Pictures and notebooks of the notebook's folder as the README finds them."
+    return re.sub(r'(!\[[^\]]*\]\((?!https?:)|\]\((?=\w+/\w+\.ipynb\)))', r'\1nbs/', text)
 
 def shown(output: dict) -> str:
     "One output of a code cell as Markdown: Markdown as it is, plain text fenced, pictures not at all (the README shows files)."
