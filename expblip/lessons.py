@@ -49,7 +49,7 @@ LESSONS: dict[int, tuple[str, str, str]] = {  # number -> file, title, stage
 }
 
 # %% ../nbs/api/lessons.ipynb #d8a10299
-_BOX = 'flex:1 1 150px;border:1px solid currentColor;border-radius:8px;padding:6px 10px;'
+_BOX = 'flex:1 1 105px;border:1px solid currentColor;border-radius:8px;padding:6px 10px;'
 _LIT = 'background:#0369a1;color:#ffffff;border-radius:4px;padding:0 5px;'
 
 

@@ -33,6 +33,11 @@ def assigned(code: str) -> set[str]:
     "Names that a cell sets."
     return {n.id for n in ast.walk(tree(code)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
+def predicted(code: str) -> list[str]:
+    "Names that a cell sets to a prediction."
+    found = [n for n in ast.walk(tree(code)) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call)]
+    return [n.targets[0].id for n in found if getattr(n.value.func, 'id', '') == 'predict' and isinstance(n.targets[0], ast.Name)]
+
 def revealed(code: str) -> list[tuple[str, set[str], bool]]:
     "Predictions that a cell reveals: name, names that the measured value is made of, whether it is computed right there."
     calls = [n for n in ast.walk(tree(code)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == 'reveal']
@@ -62,7 +67,7 @@ def test_it_shows_the_map_first(book):
 def test_predictions_come_before_their_answers(book):
     "At least two; each is revealed in a later cell, with a value that was computed in between or right there, and not before."
     code = [s if kind == 'code' else '' for kind, s, _ in cells(book)]
-    stated = {n: i for i, s in enumerate(code) if re.search(r'= predict\(', s) for n in assigned(s)}
+    stated = {n: i for i, s in enumerate(code) for n in predicted(s)}
     answers = {n: (i, names, calls) for i, s in enumerate(code) for n, names, calls in revealed(s)}
     assert len(stated) >= 2 and set(stated) == set(answers)
     for name, asked in stated.items():
