@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -113,6 +114,22 @@ def test_it_runs_with_the_small_settings(book, monkeypatch, capsys):
     seconds = float(page.cells[-1].outputs[0].data['text/plain'])
     with capsys.disabled(): print(f'\n{book.stem}: {seconds:.1f} s of CPU time')
     assert seconds < CPU_SECONDS
+
+# ---------------------------------------------------------------- what is read from the reference run
+
+def shown_by(book: Path) -> str:
+    "All HTML that a page shows."
+    found = [o.get('data', {}).get('text/html', '') for _, _, c in cells(book) for o in c.get('outputs', ())]
+    return '\n'.join(''.join(x) for x in found)
+
+def test_lessons_6_and_9_show_the_committed_reference_run():
+    "A new reference run makes this fail until both pages have been run again; lesson 9 types none of its numbers into a sentence."
+    report, sixth, ninth = ROOT / 'outputs' / 'reference' / 'report', *(FOLDER / f'{LESSONS[n][0]}.ipynb' for n in (6, 9))
+    facts = pd.read_csv(report / 'facts.csv').query('decode == "greedy"').set_index(['model', 'dataset'])
+    told, page = pd.read_csv(report / 'findings.csv').query('not id.str.endswith("/flattened")'), shown_by(ninth)
+    assert facts.au_f1_full['exp', 'drawn-affectnet'] in shown_by(sixth) and facts.emotion_accuracy['exp', 'drawn-rafau'] in shown_by(sixth)
+    assert len(told) > 10 and all(ours in page for ours in told.ours), 'run nbs/lessons/9_findings.ipynb again'
+    assert not [s for kind, s, _ in cells(ninth) if kind == 'markdown' and re.search(r'\b0\.\d', s)]
 
 # ---------------------------------------------------------------- ten questions
 
