@@ -144,7 +144,7 @@ def photo_html(
     return (f'<div class="photo"><div class="inner"><img src="{jpeg(np.asarray(small))}" alt="the photograph">{frame}</div>'
             f'<p class="note">{width} x {height} pixels. {CUTS.get(one.cut, "")}</p></div>')
 
-# %% ../nbs/api/demo.ipynb #27dbf744
+# %% ../nbs/api/demo.ipynb #acf13ad8
 class PageError(ValueError):
     "A picture that the page cannot caption: one sentence for a person."
 
@@ -165,6 +165,8 @@ def plain(
     "A fault in the words of the page."
     if "cannot identify image file" in fault or "UnidentifiedImageError" in fault:
         return "this is no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP"
+    if size := re.search(r"Image size \((\d+)\d{6} pixels\)", fault):
+        return f"it has {size[1]} million pixels, more than are read here; save it smaller"
     fault = re.sub(r", or (keep its centre|take the largest) \(\w+=\w+\)", r", or choose \1 above", fault)
     return re.sub(r"\(\w+(?:Error|Warning): (.*)\)", r"(\1)", fault).replace(" or lower min_side", "").replace("(many=largest)", "")
 

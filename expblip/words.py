@@ -34,7 +34,7 @@ def words_of(
     stated = mentions(text)
     return [(m.start(), m.end(), next((what for a, b, what in stated if a <= m.start() < b), None)) for m in WORD.finditer(text)]
 
-# %% ../nbs/api/words.ipynb #3dd606d6
+# %% ../nbs/api/words.ipynb #f9b6adeb
 def explain(
     net: ExpressionCaptioner,  # in evaluation mode
     pixels: Tensor,  # float [B, 3, S, S], normalised

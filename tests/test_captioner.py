@@ -33,6 +33,18 @@ def test_a_batch_is_its_singles(captioner, decode):
             assert a.scores == pytest.approx(b.scores, abs=1e-4) and np.allclose(a.attention, b.attention, atol=1e-5)
 
 
+def test_the_card_that_ships_says_all_that_a_card_must(captioner):
+    "Data and licences, the language model's licence, intended use, what it must not be used for, whom it may fail, that it saw drawn faces only."
+    from expblip.captioner import find_model
+    card = (find_model() / "README.md").read_text()
+    for words in ("## Data", "## Language model", "## Training", "## Measured", "## What it is for", "## What it must not be used for",
+                  "## People it may fail", "age, gender, skin colour, culture and disability were not measured", "drawn faces only",
+                  "a face is no window to the mind",
+                  "emotion recognition at work and in education is prohibited"): assert words in card, words
+    for name in captioner.about["data"]: assert f"| {name} | Apache-2.0" in card
+    assert "`drawn-blip2/lm`: Apache-2.0" in card
+
+
 def test_every_kind_of_picture(captioner, tmp_path):
     for k, face in enumerate(FACES): Image.fromarray(face).save(tmp_path / f"{k}.png")
     want = [c.text for c in captioner.caption(FACES)]
@@ -98,14 +110,17 @@ def test_a_tensor_is_refused_with_what_to_give(captioner):
 # ---------------------------------------------------------------- what a newcomer gets wrong: one clear error each
 
 @pytest.mark.parametrize(("how", "words"), [
-    (dict(precision="fp16"), "precision 'fp16': choose one of auto, fp32, bf16"), (dict(device="gpu"), "device 'gpu': choose one of auto, cuda, mps, cpu")])
+    (dict(precision="fp16"), "precision 'fp16': choose one of auto, fp32, bf16"),
+    (dict(device="gpu"), "device 'gpu': choose one of auto, cuda, mps, cpu")])
 def test_a_choice_that_is_none_names_the_option_and_the_choices(how, words):
     with pytest.raises(CaptionerError, match=words): Captioner.from_pretrained("drawn", **{"device": "cpu"} | how)
 
 
 @pytest.mark.parametrize(("how", "words"), [
-    (dict(crops="face"), "unknown option 'crops': did you mean 'crop'"), (dict(colour=3), "unknown option 'colour': known are detector"),
-    (dict(many="all"), "many 'all': choose one of fault, largest"), (dict(none=None), "none None: choose one of fault, whole"),
+    (dict(crops="face"), "unknown option 'crops': did you mean 'crop'"),
+    (dict(colour=3), "unknown option 'colour': known are detector"),
+    (dict(many="all"), "many 'all': choose one of fault, largest"),
+    (dict(none=None), "none None: choose one of fault, whole"),
     (dict(min_side="9"), "min_side '9': give a number"),
     (dict(attention="word"), "attention 'word': give a function, or choose one of True, False, words"),
     (dict(decode="best"), "decode 'best': choose one of greedy, beam, sample"), (dict(detector=3), "detector 3: give a function"),

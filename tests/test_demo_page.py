@@ -156,7 +156,8 @@ def files(place: Path) -> dict[str, tuple[Path, str]]:
     keep('deep.png', Image.fromarray(face.mean(-1).astype(np.uint16) * 257), '')
     keep('twelve.png', Image.fromarray(face.mean(-1).astype(np.uint16) * 16), 'its 16-bit numbers end at')
     keep('nobody.jpg', Image.new('RGB', (600, 400), (90, 140, 90)), 'no face was found')
-    keep('huge.png', Image.new('1', (20000, 20000)), '20000 x 20000 pixels are more than')
+    keep('huge.png', Image.new('1', (20000, 20000)), 'it has 400 million pixels, more than are read here; save it smaller')
+    keep('large.png', Image.new('1', (10000, 10000)), 'save it smaller')
     keep('tiny.png', Image.new('RGB', (8, 8)), 'is only 8 x 8 pixels')
     keep('cut.jpg', Image.fromarray(face).resize((400, 400)), 'cannot be read as a picture')
     whole = (place / 'cut.jpg').read_bytes()
@@ -238,7 +239,7 @@ def test_on_a_phone_in_light_and_dark(browser, url, scheme):
 
 def test_one_command():
     plan = subprocess.run(['make', '-n', 'page', 'PORT=7999'], cwd=ROOT, capture_output=True, text=True).stdout
-    assert '-m expblip.demo_page --port 7999' in plan
+    assert '-m expblip.demo_page --port 7999' in ' '.join(plan.split())
     got = subprocess.run([sys.executable, '-m', 'expblip.demo_page', '--model', './nowhere'], capture_output=True, text=True,
                          env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert got.returncode == 2 and got.stderr.startswith("page: no model './nowhere'") and 'Traceback' not in got.stderr
