@@ -227,7 +227,7 @@ def test_every_number_of_the_readme_is_accounted_for():
     project = (ROOT / 'pyproject.toml').read_text()
     known = {lock['torch']: True, '2.11': '"torch>=2.11,' in project, '5.17': '"transformers>=5.17,' in project,
              '1.5': 'meteor-1.5' in (ROOT / 'nbs/api/metrics.ipynb').read_text(),
-             '8': True, '4': 'bitsandbytes' in project}  # bits of a small card: page `memory`
+             **dict.fromkeys(('8', '4'), '8 and 4 bits' in (ROOT / 'nbs/api/memory.ipynb').read_text())}
     assert all(known.values())
     unknown = [n for n in numbers((ROOT / 'README.md').read_text()) if n not in known and not re.search(rf'(?<![\w.]){re.escape(n)}(?![\w])', made)]
     assert unknown == []
