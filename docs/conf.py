@@ -39,9 +39,10 @@ if offline is None or offline.origin is None: raise SystemExit('formulas need th
 mathjax_path = 'mathjax/tex-chtml.js'
 html_static_path = ['_static', str(Path(offline.origin).parent / 'static')]
 html_title = project
-html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True, 'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'],
-                      'footer_start': ['copyright'], 'footer_end': []}
+html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True,
+                      'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'], 'footer_start': ['copyright'], 'footer_end': []}
 html_show_sourcelink = False
+html_css_files = ['site.css']
 html_favicon = '_static/favicon.svg'
 html_context = {'default_mode': 'auto'}
 

@@ -101,14 +101,14 @@ def test_readme_shows_its_numbers():
 def test_a_run_is_kept_whole_or_not_at_all(tmp_path):
     (tmp_path / 'seed0' / 'x').mkdir(parents=True); (tmp_path / 'report').mkdir()
     book = {'cells': [], 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5}
-    large = book | {'metadata': {'papermill': 'x' * 700_000}}
+    large = book | {'cells': [{'cell_type': 'markdown', 'metadata': {}, 'source': 'x' * 700_000}]}
     for name, text in {'run.json': '{"scale": "tiny", "seeds": [0]}', 'timings.json': '[]', 'seed0/x/manifest.json': '{}',
                        'seed0/x/notebook.ipynb': json.dumps(large), 'seed0/x/model.safetensors': 'w'}.items():
         (tmp_path / name).write_text(text)
     def keep():
         command = [sys.executable, 'tools/keep_reference.py', str(tmp_path), str(tmp_path / 'kept')]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert keep().returncode == 1 and not (tmp_path / 'kept').exists()
+    assert keep().returncode == 1 and not (tmp_path / 'kept').exists() and not (tmp_path / 'kept.new').exists()
     (tmp_path / 'seed0/x/notebook.ipynb').write_text(json.dumps(book))
     assert keep().returncode == 0
     assert sorted(p.name for p in (tmp_path / 'kept').rglob('*') if p.is_file()) == ['manifest.json', 'notebook.ipynb', 'run.json', 'timings.json']

@@ -16,9 +16,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # a page of each section, and why it is looked at
-PAGES = {'index.html': 'cards, a figure, a captioned face', 'api/step1.html': 'reference entries, folded source', 'api/attention.html': 'formulas, pictures',
-         'stages/30_step1.html': 'an executed stage', 'tables/table2.html': 'a table of the paper', 'explanations/paper_code_ours.html': 'wide tables',
-         'explanations/decisions.html': 'tables in outputs', 'explanations/benchmarks.html': 'data frames', 'explanations/model_cards.html': 'cards in outputs',
+PAGES = {'index.html': 'cards, a figure, a captioned face', 'api/step1.html': 'reference entries, folded source',
+         'api/attention.html': 'formulas, pictures', 'stages/30_step1.html': 'an executed stage', 'tables/table2.html': 'a table of the paper',
+         'explanations/paper_code_ours.html': 'wide tables', 'explanations/decisions.html': 'tables in outputs',
+         'explanations/benchmarks.html': 'data frames', 'explanations/model_cards.html': 'cards in outputs',
          'explanations/glossary.html': 'a glossary'}
 WIDTHS = (1280, 390)
 RUN = ROOT / 'outputs' / 'reference'
@@ -103,7 +104,7 @@ def test_formulas_are_drawn(chromium, address):
     page, wrong = look(chromium, address, 1280, 'light')
     for name in ('api/attention.html', 'api/metrics.html', 'api/probes.html'):
         page.goto(address + name)
-        page.wait_for_function("document.querySelectorAll('.math').length && [...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))")
+        page.wait_for_function("(all => all.length && all.every(m => m.querySelector('mjx-container')))([...document.querySelectorAll('.math')])")
         assert page.locator('.math mjx-container').first.bounding_box()['width'] > 5
         assert not re.search(r'\$[^$\n]*\\[a-z]+|\\\(|\\\[', page.locator('article').inner_text()), name
     assert wrong == []
@@ -155,7 +156,7 @@ def test_no_link_leads_nowhere(site, pages):
             target = (path.parent / place.split('?')[0]).resolve() if place else path
             if target.is_dir(): target /= 'index.html'
             if not target.is_file(): broken.append(f'{path.relative_to(site)}: {to}')
-            elif anchor and target in pages and anchor not in pages[target].ids: broken.append(f'{path.relative_to(site)}: {to}: no such place on that page')
+            elif anchor and target in pages and anchor not in pages[target].ids: broken.append(f'{path.relative_to(site)}: {to}: no such place there')
     assert broken == [] and len(pages) > 100
 
 
@@ -187,7 +188,7 @@ def test_words_of_the_glossary_are_links(site):
 
 def results_of(book):
     "What the cells of a notebook show."
-    def shown(o): return o.get('data', {}).get('text/markdown') or o.get('data', {}).get('text/html') or o.get('data', {}).get('text/plain') or o.get('text')
+    def shown(o): return next((o['data'][kind] for kind in ('text/markdown', 'text/html', 'text/plain') if kind in o.get('data', {})), o.get('text'))
     return [''.join(shown(o) or '') for c in book['cells'] if c['cell_type'] == 'code' for o in c['outputs'] if o.get('name') != 'stderr']
 
 
@@ -227,7 +228,7 @@ def test_every_number_of_the_readme_is_accounted_for():
     project = (ROOT / 'pyproject.toml').read_text()
     known = {lock['torch']: True, '2.11': '"torch>=2.11,' in project, '5.17': '"transformers>=5.17,' in project,
              '1.5': 'meteor-1.5' in (ROOT / 'nbs/api/metrics.ipynb').read_text(),
-             '8': True, '4': 'bitsandbytes' in project}  # bits of a small card: page `memory`
+             **dict.fromkeys(('8', '4'), '8 and 4 bits' in (ROOT / 'nbs/api/memory.ipynb').read_text())}
     assert all(known.values())
     unknown = [n for n in numbers((ROOT / 'README.md').read_text()) if n not in known and not re.search(rf'(?<![\w.]){re.escape(n)}(?![\w])', made)]
     assert unknown == []

@@ -4,10 +4,14 @@ Kept: the report with all results, manifests and training logs of every stage, o
 of the paper's model where there is one a model: the site shows these) and those of the tables (`make tables RUN=...` first), without papermill's
 times and this machine's folder. Left behind: full-size pictures, weights, captions. The old reference goes when the new one is whole.
 """
+import base64
+import io
 import json
 import shutil
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 from expblip.io import read_json
 
@@ -31,8 +35,16 @@ def kept(run: Path) -> list[Path]:
     found += executed([p for p in stages if p.parent.name in ('shared', *seeds[:1])]) + sorted((run / 'tables').glob('*.ipynb'))
     return [p.relative_to(run) for p in dict.fromkeys(found)]
 
+def as_jpeg(data: dict) -> dict:
+    "An output whose picture takes a fifth of the room."
+    with Image.open(io.BytesIO(base64.b64decode(''.join(data['image/png'])))) as picture:
+        flat = Image.new('RGB', picture.size, 'white')
+        flat.paste(picture.convert('RGBA'), mask=picture.convert('RGBA').getchannel('A'))
+    flat.save(out := io.BytesIO(), 'JPEG', quality=88)
+    return {k: v for k, v in data.items() if k != 'image/png'} | {'image/jpeg': base64.b64encode(out.getvalue()).decode()}
+
 def tidy(path: Path, root: Path) -> str:
-    "An executed notebook without papermill's metadata, paths below the project's folder relative to it."
+    "An executed notebook without papermill's metadata, pictures as JPEG, paths below the project's folder relative to it."
     book = json.loads(path.read_text())
     book['metadata'].pop('papermill', None)
     for cell in book['cells']:
@@ -40,20 +52,23 @@ def tidy(path: Path, root: Path) -> str:
         if 'execution_count' in cell: cell['execution_count'] = None
         for output in cell.get('outputs', []):
             if 'execution_count' in output: output['execution_count'] = None
+            if 'image/png' in output.get('data', {}): output['data'] = as_jpeg(output['data'])
     return json.dumps(book, indent=1, ensure_ascii=False).replace(f'{root}/', '') + '\n'
 
 def main(run: Path, target: Path) -> None:
     facts = read_json(run / 'run.json')
     files = kept(run)
-    large = [f'{p}: {(run / p).stat().st_size:,} bytes' for p in files if (run / p).stat().st_size > LIMIT and p.suffix not in ('.json', '.html')]
-    size = sum((run / p).stat().st_size for p in files)
-    if large or size > MOST: sys.exit(f'{run}: too large to commit ({size:,} bytes in all); ' + '; '.join(large))
     fresh = target.with_name(target.name + '.new')
     shutil.rmtree(fresh, ignore_errors=True)
     for p in files:
         (fresh / p).parent.mkdir(parents=True, exist_ok=True)
         if p.suffix == '.ipynb': (fresh / p).write_text(tidy(run / p, run.parents[1]))
         else: shutil.copy(run / p, fresh / p)
+    sizes = {p: (fresh / p).stat().st_size for p in files}
+    large, size = [f'{p}: {n:,} bytes' for p, n in sizes.items() if n > LIMIT and p.suffix not in ('.json', '.html')], sum(sizes.values())
+    if large or size > MOST:
+        shutil.rmtree(fresh)
+        sys.exit(f'{run}: too large to commit ({size:,} bytes in all); ' + '; '.join(large))
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     print(f'{target}: {len(files)} files, {size / 1e6:.1f} MB, scale {facts["scale"]}, seeds {facts["seeds"]}')

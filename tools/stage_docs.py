@@ -126,15 +126,17 @@ def in_run(path: Path, run: Path | None) -> tuple[Path, str]:
     name = str(path.relative_to(ROOT))
     if run is None or path.parent.name not in ('stages', 'tables'): return path, ''
     if (done := run / 'tables' / path.name).exists() and path.parent.name == 'tables':
-        return done, f':::{{note}}\nMade from the run `{run.name}`, on drawn faces: nothing here is comparable with the paper.\n:::'
+        return done, aside('As it ran', f'Made from the run `{run.name}`, on drawn faces: nothing here is comparable with the paper.')
     made = {p: m for p in sorted(run.rglob('manifest.json')) if (m := load(p)).get('notebook') == name}
     kept = [p for p in made if p.with_name('notebook.ipynb').exists()]
-    if not kept: return path, f':::{{note}}\nShown without results: no execution of this page is kept in the run `{run.name}`.\n:::'
+    if not kept: return path, aside('Not executed here', f'Shown without results: no execution of this page is kept in the run `{run.name}`.')
     chosen, others = made[kept[0]], len(made) - 1
     facts = f'scale `{chosen["all_params"]["scale"]}`, {chosen["started"][:10]}, {chosen["seconds"]:.0f} s on {chosen["machine"]}'
     more = f' The same notebook ran {others} times more, for other models and seeds: their figures are in the report.' if others else ''
-    return kept[0].with_name('notebook.ipynb'), (f':::{{note}}\nAs `{chosen["instance"]}` of the run `{run.name}` left it '
-        f'({facts}).{more} The faces are drawn: nothing here is comparable with the paper.\n:::')
+    return kept[0].with_name('notebook.ipynb'), aside('As it ran', f'As `{chosen["instance"]}` of the run `{run.name}` left it '
+        f'({facts}).{more} The faces are drawn: nothing here is comparable with the paper.')
+
+def aside(title: str, words: str) -> str: return f':::{{admonition}} {title}\n:class: note\n\n{words}\n:::'
 
 def folder_page(folder: str, paths: list[Path]) -> str:
     "The index page of a folder: a card for each notebook."
