@@ -29,7 +29,7 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 NOT_CHECKED: dict[tuple[str, str], str] = {}
 
 # Python blocks run in a folder that holds these, so a page may say 'photo.jpg' and be run as it stands
-GIVEN = 'photo.jpg, photos/anna_1.jpg, photos/ben_1.jpg, photos.csv'
+GIVEN = 'photo.jpg, photos/anna_1.jpg, photos/ben_1.jpg, photos.csv, nbs/'
 # languages of blocks that are neither run nor commands; those with a reader must be readable
 READERS = {'json': json.loads, 'yaml': yaml.safe_load, 'toml': tomllib.loads}
 PLAIN = {'text', 'output', 'bibtex', 'csv', 'html', 'ini', 'mermaid', 'makefile', 'diff'}
@@ -250,7 +250,7 @@ def check_git(words: list[str], built: str):
 def accepted(words: list[str], built: str): "Part of the system, not of this repository."
 
 
-INSTALLED = ('jupyter', 'nbdev_export', 'nbdev_clean', 'nbdev_test', 'ruff', 'mypy', 'pytest', 'pre-commit', 'transformers', 'doit')
+INSTALLED = ('jupyter', 'nbdev_export', 'nbdev_clean', 'nbdev_test', 'ruff', 'mypy', 'pytest', 'pre-commit', 'transformers', 'hf', 'doit')
 SYSTEM = ('cd', 'export', 'source', '.', 'mkdir', 'ls', 'cp', 'mv', 'cat', 'conda', 'apt-get', 'sudo', 'tar', 'unzip', 'open', 'xdg-open')
 TOOLS = {'make': check_make, 'expblip': check_expblip, 'python': check_python, 'python3': check_python, 'pip': check_pip,
          'papermill': check_papermill, 'accelerate': check_launcher, 'sbatch': check_sbatch, 'git': check_git,
@@ -293,6 +293,7 @@ def desk(tmp_path_factory) -> Path:
     from expblip.drawing import draw
     from expblip.faces import Face
     at = tmp_path_factory.mktemp('desk')
+    (at / 'nbs').symlink_to(ROOT / 'nbs')
     (at / 'photos').mkdir()
     for name, aus in (('photo', {6: (.9, .9), 12: (.9, .9)}), ('photos/anna_1', {12: (.9, .9)}), ('photos/ben_1', {4: (.9, .9)})):
         Image.fromarray(draw(Face(aus=aus))).save(at / f'{name}.jpg', quality=95)
