@@ -99,8 +99,6 @@ def test_vectors_of_differing_lengths_are_not_kept_and_not_compared(tmp_path, se
 
 def test_no_texts_are_no_vectors(tmp_path):
     assert embedding.Ada(Replay(ReplyStore(tmp_path)))([]).shape == (0, 0)
-    none = pd.DataFrame({"record": ["a"], "text": [""]})
-    assert embedding.add_similarity(none, {"a": [""]}, embedding.Ada(Replay(ReplyStore(tmp_path))))["ada_sim"].tolist() == [0.0]
 
 
 def test_another_model_a_bad_key_and_an_empty_purse_stop(tmp_path, server):
