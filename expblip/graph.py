@@ -97,7 +97,7 @@ def parse_override(
         return label, knob, raw
 
 # %% ../nbs/api/graph.ipynb #42f51473
-_KEYS = {"notebook", "scope", "foreach", "params", "inputs", "at", "needs", "reads", "outs"}
+_KEYS = {"notebook", "scope", "foreach", "params", "inputs", "at", "needs", "after", "reads", "outs"}
 
 
 @dataclass
@@ -112,6 +112,7 @@ class Instance:
     params: dict[str, Any] = field(default_factory=dict)  # all parameters passed, folders included
     inputs: dict[str, list[str]] = field(default_factory=dict)  # parameter -> instance names
     needs: list[str] = field(default_factory=list)  # every instance it waits for, in order
+    after: list[str] = field(default_factory=list)  # instances whose results count where there are any; nobody runs them for its sake
     reads: list[str] = field(default_factory=list)  # outside files or patterns
     outs: list[str] = field(default_factory=list)  # patterns of what others read; [] = every file
     out: str = ""  # its folder, relative to the root
@@ -164,7 +165,7 @@ def expand(
 ) -> dict[str, Instance]:  # name -> instance, dependencies first and the longest chain foremost
     "All stage instances of a run; GraphError for an unknown input, a cycle or an override that names nothing."
     found: dict[str, Instance] = {}
-    wanted: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    wanted: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {}
     fixed: dict[str, set[str]] = {}  # parameters that the graph sets
     for stage, entry in graph["stages"].items():
         loops = entry.get("foreach") or {}
@@ -185,7 +186,7 @@ def expand(
                 for key in [key for key, value in params.items() if isinstance(value, str) and "{run}" in value]:
                     found[name].params[key] = params[key].replace("{run}", f"{outputs}/{run}")
                     found[name].places.append(key)
-                wanted[name] = pick(entry.get("inputs")) | pick((entry.get("at") or {}).get(scale)), listed("needs")
+                wanted[name] = pick(entry.get("inputs")) | pick((entry.get("at") or {}).get(scale)), listed("needs"), listed("after")
                 fixed[name] = {*found[name].places, *loops, *wanted[name][0]}
     faults = _override(found, fixed, overrides) + _connect(found, wanted)
     if faults:
@@ -208,10 +209,10 @@ def _override(found: Mapping[str, Instance], fixed: Mapping[str, set[str]], over
     return faults
 
 
-def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str, Any], list[str]]]) -> list[str]:
+def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str, Any], list[str], list[str]]]) -> list[str]:
     "Turn input labels into instance names and folders."
     faults = []
-    for name, (inputs, needs) in wanted.items():
+    for name, (inputs, needs, after) in wanted.items():
         me = found[name]
 
         def resolve(label: str, me: Instance = me) -> list[str]:
@@ -232,6 +233,7 @@ def _connect(found: Mapping[str, Instance], wanted: Mapping[str, tuple[dict[str,
             me.params[parameter] = [found[hit].out for hit in hits] if several else found[hits[0]].out if hits else ""
         waits = [hit for hits in me.inputs.values() for hit in hits] + [hit for label in needs for hit in resolve(label)]
         me.needs = list(dict.fromkeys(waits))
+        me.after = [hit for label in after for hit in resolve(label)]
     return faults
 
 
@@ -247,7 +249,7 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
     "Dependencies first; among those that could start, the one with the longest chain behind it; then the order of the file."
-    waiting = {name: set(instance.needs) for name, instance in found.items()}
+    waiting = {name: {*instance.needs, *instance.after} for name, instance in found.items()}
     order: list[str] = []
     while len(order) < len(found):
         ready = [name for name in found if name not in order and waiting[name] <= set(order)]
@@ -256,7 +258,7 @@ def _ordered(found: dict[str, Instance]) -> dict[str, Instance]:
         order += ready
     chain = dict.fromkeys(found, 0)
     for name in reversed(order):
-        for need in found[name].needs:
+        for need in (*found[name].needs, *found[name].after):
             chain[need] = max(chain[need], chain[name] + 1)
     return {name: found[name] for name in sorted(order, key=lambda name: -chain[name])}
 

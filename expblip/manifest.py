@@ -210,6 +210,9 @@ def current(
     for name in instance.needs:
         upstream = read_manifest(root / instances[name].out)
         inputs[name] = upstream["content"] if upstream else None
+    for name in instance.after:  # not asked for, but there
+        if upstream := read_manifest(root / instance.out.removesuffix(instance.name) / name):
+            inputs[name] = upstream["content"]
     key = {
         "code": code_hash(root / instance.notebook),
         "modules": module_hashes(root / instance.notebook, root / package),

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .absent import why_absent
-from .findings import LABELS, spread_text
+from .findings import FAILS, HOLDS, LABELS, OPEN, spread_text
 from .io import atomic_write
 from .provenance import Origin, details, write_numbers
 from .records import image_source, read_captions, read_records, read_truth
@@ -25,7 +25,7 @@ from .stacked import traced
 
 # %% auto #0
 __all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STATED', 'STYLE', 'examples', 'examples_html', 'pictures', 'facts_table',
-           'attention_table', 'Page']
+           'attention_table', 'scaling_table', 'Page']
 
 # %% ../nbs/api/page.ipynb #499b7fd6
 def examples(
@@ -163,6 +163,22 @@ def attention_table(
 ) -> pd.DataFrame:  # a row a model, a column a figure; empty without stage 87
     "The pointing game of the explanations."
     return _spread_table(results, r"attention/(?P<model>[^/]+)/(?P<figure>[^/]+)")
+
+def scaling_table(
+    results: pd.DataFrame,  # as `collect` gives it
+) -> pd.DataFrame:  # claim, captioner, figure, larger over smaller, difference with its interval, verdict; empty without stage 96
+    "What stage 96 says of encoders and language models of two sizes."
+    place = r"scaling/(?P<claim>encoder|lm|both)/(?P<model>[^/]+)/(?P<measure>[^/]+)/"
+    pairs = shares(results, place + r"(?P<figure>.+-over-.+)")
+    words = shares(results, place + r"(?P<figure>verdict)").set_index(["claim", "model", "measure"])["value"]
+    rows, known = [], {}
+    for index, row in pairs.iterrows():
+        word = {1.0: HOLDS, 0.0: FAILS}.get(words.get((row["claim"], row["model"], row["measure"])), OPEN)
+        known[len(rows), "difference"] = (results.loc[index, "name"], 1.0)
+        rows.append((row["claim"], f"{LABELS[row['model']]}-BLIP", row["measure"], row["figure"].replace("-over-", " over ").replace("_", " + "),
+                     f"{row['value']:.3f}", row["meaning"].split(", ")[1], word))
+    return traced(pd.DataFrame(rows, columns=["stronger", "captioner", "measure", "encoder + language model", "difference", "of", "verdict"]), known)
+
 
 # %% ../nbs/api/page.ipynb #6857ca5b
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}

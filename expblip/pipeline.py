@@ -77,7 +77,7 @@ def doit_tasks(
         yield {
             "name": instance.name,
             "actions": [(_action, [run, instance])],
-            "task_dep": [f"stage:{need}" for need in instance.needs if need in run.instances],
+            "task_dep": [f"stage:{need}" for need in (*instance.needs, *instance.after) if need in run.instances],
             "uptodate": [(_uptodate, [run, instance])],
             "io": {"capture": False},
             "doc": f"{instance.notebook} -> {instance.out}",

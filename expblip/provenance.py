@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,13 +89,6 @@ class Origin:
         found = collect(run, files=True)
         for name, value, seed, file in found[["name", "value", "seed", "file"]].itertuples(index=False):
             self.figures.setdefault(name, []).append((None if pd.isna(seed) else int(seed), value, file))
-        spent = costs(run)
-        for row in spent.to_dict("records"):
-            seed = int(row["place"][4:]) if row["place"].startswith("seed") else None
-            file = f"{row['place']}/{row['stage']}/manifest.json"
-            for name in spent.columns[2:]:
-                if not math.isnan(row[name]):
-                    self.figures.setdefault(f"cost/{row['stage']}/{name}", []).append((seed, row[name], file))
         self.asked = overrides(run)
 
     def source(
@@ -127,6 +119,13 @@ class Origin:
         words += [word for name in dict.fromkeys(one.instance.split("/")[-1] for one in sources) for word in ("--only", name)]
         return shlex.join(words + [word for text in self.asked for word in ("-p", text)])
 
+    def _cost(self, figure: str, place: str) -> list[tuple[int | None, float, str]]:
+        "What a stage spent, from its manifest."
+        _, stage, name = figure.split("/")
+        spent = costs(self.folder)
+        value = spent[(spent["place"] == place) & (spent["stage"] == stage)][name].iloc[0]
+        return [(int(place[4:]) if place.startswith("seed") else None, float(value), f"{place}/{stage}/manifest.json")]
+
     def numbers(
         self,
         table: pd.DataFrame,  # with `attrs["figures"]`: row and column -> figure, or (figure, factor), or several of these
@@ -140,9 +139,7 @@ class Origin:
             listed = said if isinstance(said, list) else [said]
             for one in listed:
                 figure, times = one if isinstance(one, tuple) else (one, 1.0)
-                found = self.figures[figure]
-                if name == "costs":
-                    found = [part for part in found if part[2].startswith(f"{table['place'].iloc[row]}/")]
+                found = self._cost(figure, table["place"].iloc[row]) if figure.startswith("cost/") else self.figures[figure]
                 sources = [self.source(file) for _, _, file in found]
                 values = [value for _, value, _ in found]
                 text = str(table[column].iloc[row]) if len(listed) == 1 else spread_text(values, scale=times)

@@ -309,7 +309,7 @@ def write(
 # %% ../nbs/api/tables.ipynb #bd6095b5
 def notebooks() -> list[Path]:
     "The notebooks that read a run."
-    return [path for path in sorted((project_root() / "nbs" / "tables").glob("*.ipynb")) if path.stem != "table1"]
+    return [path for path in sorted((project_root() / "nbs" / "tables").glob("*.ipynb")) if path.stem not in ("table1", "compare")]
 
 
 def run_all(

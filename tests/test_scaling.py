@@ -1,0 +1,156 @@
+"The scaling run (paper 4.3): what is shared, one small run of all of it, and the verdict on captions whose order is known."
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+
+from expblip import manifest, report, tables
+from expblip.judging import au_references
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ('expblip', 'nbs/stages', 'data', 'settings.ini', 'pipeline.yaml', 'pyproject.toml', 'tools')
+
+
+def tool():
+    spec = importlib.util.spec_from_file_location('scaling_tool', ROOT / 'tools/scaling.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def mid(): return tool().plan(ROOT, 'planned', 'mid', 2, []).instances
+
+
+def test_what_does_not_depend_on_the_pair_is_made_once(mid):
+    labels = sorted(name.split('/')[1] for name in mid if name.startswith('shared/'))
+    assert [name for name in labels if name.startswith(('encoder', 'lm', 'features', 'data', 'synth'))] == [
+        'data', 'encoder-large', 'encoder-small', 'features-large', 'features-small', 'lm-large', 'lm-small', 'synthesize']
+    for seed in (0, 1):
+        mine = [name.split('/')[1] for name in mid if name.startswith(f'seed{seed}/')]
+        assert sorted(name for name in mine if name.startswith('step1')) == [
+            'step1-au-large', 'step1-au-small', 'step1-emot-large', 'step1-exp-large', 'step1-exp-small']
+        assert sum(name.startswith('step2-au') for name in mine) == sum(name.startswith('step2-exp') for name in mine) == 4
+        assert [name for name in mine if 'emot' in name and name.startswith('step2')] == ['step2-emot-large-large']
+        for encoder in ('small', 'large'):
+            for lm in ('small', 'large'):
+                step2 = mid[f'seed{seed}/step2-exp-{encoder}-{lm}']
+                assert step2.inputs['step1'] == [f'seed{seed}/step1-exp-{encoder}'] and step2.inputs['init'] == [f'shared/blip2-{encoder}-{lm}']
+                assert step2.inputs['captions'] == [f'seed{seed}/fuse-exp']
+
+
+def test_small_and_large_are_trained_alike(mid):
+    "All that differs between the sizes is width, layers and what they read."
+    def kept(name): return {k: v for k, v in mid[name].params.items() if k not in ('width', 'layers', *mid[name].places)}
+    for stage in ('shared/encoder', 'shared/lm', 'seed0/step1-au', 'seed0/step1-exp'): assert kept(f'{stage}-small') == kept(f'{stage}-large')
+    for model in ('au', 'exp'):
+        assert len({json.dumps(kept(f'seed0/step2-{model}-{a}-{b}')) for a in ('small', 'large') for b in ('small', 'large')}) == 1
+    assert mid['shared/encoder-small'].params['width'] < mid['shared/encoder-large'].params['width']
+    assert mid['shared/lm-small'].params['width'] < mid['shared/lm-large'].params['width']
+
+
+def test_a_wrong_parameter_is_refused(capsys):
+    said = subprocess.run([sys.executable, 'tools/scaling.py', '-p', 'step2.stepz=3'], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 2 and 'stepz' in said.stderr and 'Traceback' not in said.stderr
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def told(stage, to, **parameters):
+    how = dict(kernel_name='python3', progress_bar=False, cwd=ROOT)
+    papermill.execute_notebook(ROOT / f'nbs/stages/{stage}.ipynb', to / f'{stage}.ipynb', parameters, **how)
+    return json.loads((to / f'{stage}.ipynb').read_text())
+
+
+@pytest.fixture(scope='module')
+def judged(tmp_path_factory):
+    "A scaling run whose captions are right more often with the larger encoder, and the same with either language model."
+    run = tmp_path_factory.mktemp('runs') / 'scaling'
+    data, captions = run / 'shared/data', run / 'shared/synthesize'
+    sizes = dict(bp4d='0', disfa='0', rafau='60', emotionet='0', affectnet='40', rafdb='0', faceme='0')
+    told('10_data', run, out=str(data), **{name: int(count) for name, count in sizes.items()})
+    told('20_synthesize', run, out=str(captions), records=str(data))
+    records, labels = pd.read_parquet(data / 'records.parquet'), pd.read_parquet(captions / 'captions.parquet')
+    test, right = records[records.split == 'test'], au_references(labels)
+    for seed in range(3):
+        for model in ('au', 'exp'):
+            for encoder, share in (('small', .4), ('large', .9)):
+                for lm in ('small', 'large'):
+                    dice = random.Random(f'{seed}/{model}/{encoder}')
+                    texts = [right[r][0] if r in right and dice.random() < share else 'The jaw drops.' for r in test.id]
+                    rows = pd.DataFrame({'id': [f'{r}/{model}/greedy/predicted' for r in test.id], 'record': test.id, 'text': texts,
+                                         'aspect': {'au': 'au', 'exp': 'expression'}[model], 'writer': 'model', 'use': 'predicted', 'model': model,
+                                         'provenance': '{}', 'decode': 'greedy'})
+                    folder = run / f'seed{seed}/caption-{model}-{encoder}-{lm}'
+                    folder.mkdir(parents=True)
+                    rows.to_parquet(folder / 'predictions.parquet')
+    entry = {'name': 'tableS4/au/qformer/pooled/avg', 'value': .5, 'meaning': 'F1', 'low': .4, 'high': .6}
+    (run / 'seed0/probe-au-small-small').mkdir()
+    (run / 'seed0/probe-au-small-small/results.json').write_text(json.dumps([entry]))
+    book = told('96_scaling', run, out=str(run / 'shared/scaling'), run=str(run), records=str(data))
+    return run, book
+
+
+def test_the_verdict_is_what_the_captions_say(judged):
+    run, _ = judged
+    said = pd.read_csv(run / 'shared/scaling/verdicts.csv')
+    words = said.groupby('claim').verdict.agg(set).to_dict()
+    assert words == {'encoder': {'holds'}, 'lm': {'does not hold'}, 'both': {'holds'}}
+    assert (said[said.claim == 'encoder'].low > 0).all() and (said[said.claim == 'lm'][['difference', 'low', 'high']] == 0).all().all()
+    assert set(said.seeds) == {3}
+    scores = pd.read_csv(run / 'shared/scaling/scaling.csv').groupby(['model', 'encoder', 'lm']).meteor.mean()
+    big, little = scores['au', 'large', 'small'], scores['au', 'small', 'small']
+    row = said[(said.claim == 'encoder') & (said.model == 'au') & (said.figure == 'meteor') & (said.larger == 'large + small')].iloc[0]
+    assert row.difference == pytest.approx(big - little) and row.low < row.difference < row.high
+
+
+def test_the_report_and_the_tables_show_them(judged):
+    "Its figures stand in the paper's rows of smaller sizes, seed by seed, and the small pair's probes are Table S2."
+    run, _ = judged
+    results = report.collect(run)
+    board = report.board(results)
+    assert list(board.loc['scaling/small/small/au/meteor'].index) == [0, 1, 2] and board.loc['scaling/small/small/au/meteor'].notna().all()
+    two = report.table2(results).query("source != 'paper'").set_index(['model', 'image_encoder', 'llm'])
+    for size in (('ViT-B', 'OPT-2.7B'), ('ViT-G', 'OPT-2.7B')): assert float(two.loc[('AU-BLIP', *size), 'rafau_meteor'].split()[0]) > 0
+    art = tables.open_run(run)
+    cells = tables.cells_of(art, '2').set_index(['row', 'column'])
+    assert cells.loc[('AU-BLIP (ViT-B, OPT-2.7B)', 'rafau_meteor'), 'ours'] == pytest.approx(board.loc['scaling/small/small/au/meteor'].mean())
+    shown = tables.sides(art, tables.cells_of(art, '2'))[-1][1]
+    assert 'AU-BLIP (small encoder, small language model)' in shown.index
+    assert tables.cells_of(art, 'S2').set_index(['row', 'column']).loc[('QFormer(AU)', 'avg'), 'ours'] == pytest.approx(50)
+
+
+def test_other_data_sets_are_not_judged_into_this_run(judged, tmp_path):
+    run, _ = judged
+    told('10_data', tmp_path, out=str(tmp_path / 'data'), bp4d=12, disfa=0, rafau=0, emotionet=0, affectnet=16, rafdb=0, faceme=0)
+    told('96_scaling', tmp_path, out=str(tmp_path / 'scaling'), run=str(run), records=str(tmp_path / 'data'))
+    assert 'is about other data sets' in json.loads((tmp_path / 'scaling/absent.json').read_text())['reason']
+
+
+# ---------------------------------------------------------------- all of it, small
+
+
+@pytest.mark.slow
+def test_the_whole_of_it_at_smoke(tmp_path):
+    for name in KEPT: (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'TOKENIZERS_PARALLELISM': 'false'}
+    def run(): return subprocess.run([sys.executable, 'tools/scaling.py', '--scale', 'smoke'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    first = run()
+    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+    made = tmp_path / 'outputs/scaling'
+    names = {r['name'] for r in json.loads((made / 'shared/scaling/results.json').read_text())}
+    assert {f'scaling/{a}/{b}/au/meteor' for a in ('small', 'large') for b in ('small', 'large')} <= names and any('tableS2' in n for n in names)
+    start = [json.loads((made / f'shared/blip2-small-{lm}/config.json').read_text()) for lm in ('small', 'large')]
+    assert start[0]['qformer'] == start[1]['qformer'] and start[0]['files']['lm/tokenizer.json'] == start[1]['files']['lm/tokenizer.json']
+    assert start[1]['steps']['step1'] == 0 and manifest.read_manifest(made / 'shared/scaling')
+    before = {p: p.stat().st_mtime_ns for p in made.rglob('manifest.json')}
+    assert run().returncode == 0 and {p: p.stat().st_mtime_ns for p in made.rglob('manifest.json')} == before
