@@ -167,7 +167,9 @@ def build_encoder(
         return DrawnEncoder(EncoderConfig(**sizes)).eval()
     from transformers import AutoConfig, AutoModel, Blip2VisionConfig, Blip2VisionModel
     if shape['model_type'] == 'blip_2_vision_model': model = Blip2VisionModel._from_config(Blip2VisionConfig.from_dict(shape), dtype=dtype)
-    elif shape['model_type'] == 'vit_mae': model = ViTModel(AutoConfig.for_model(**shape), add_pooling_layer=False).to(dtype)
+    elif shape['model_type'] == 'vit_mae':
+        config: Any = AutoConfig.for_model(**shape)  # its own model hides patches
+        model = ViTModel._from_config(config, dtype=dtype, add_pooling_layer=False)
     else: model = AutoModel.from_config(AutoConfig.for_model(**shape), dtype=dtype, **pooler(shape['model_type']))
     return HubEncoder(model).eval()
 

@@ -109,7 +109,8 @@ def _layout(path: str | Path, keys: Iterable[str]) -> str:
     keys = list(keys)
     signs = dict(
         BERT=('bert.embeddings.', 'encoder.layer.0.attention.self.'), LAVIS=('Qformer.', 'visual_encoder.', 'opt_proj.', 'opt_model.'),
-        EVA=(r'blocks.0.attn.q_bias',), MAE=('blocks.0.attn.qkv.bias',), expblip=('qformer.layers.', 'qformer.query_tokens', 'encoder.stages.', 'encoder.vit.', 'encoder.model.'))
+        EVA=(r'blocks.0.attn.q_bias',), MAE=('blocks.0.attn.qkv.bias',),
+        expblip=('qformer.layers.', 'qformer.query_tokens', 'encoder.stages.', 'encoder.vit.', 'encoder.model.'))
     signs['Hugging Face'] = ('vision_model.', 'qformer.encoder.', 'language_projection.', 'language_model.')
     for layout, starts in signs.items():
         if any(key.startswith(starts) for key in keys): return layout

@@ -202,3 +202,24 @@ def test_random_parts_let_the_full_graph_begin(tmp_path):
     size = named_size(str(tmp_path / "tower"), str(tmp_path / "opt"), str(tmp_path / "bert"), [], random=True)
     start = Start(make_start(tmp_path / "start", size))
     assert len(start.text_tok) == 30523 and start.captioner().lm.config.vocab_size == 1200
+
+
+def test_a_vision_folder_brings_its_weights_and_a_shape_alone_does_not(parts, tmp_path):
+    "What start.encoder names is filled from there, pixel statistics too; a file that holds an image encoder still wins."
+    from transformers import BertConfig, BertModel, CLIPVisionConfig, CLIPVisionModel
+    from expblip.encoders import hub_encoder
+    from expblip.models import brings_weights
+    tmp, _, _ = parts
+    sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=28, patch_size=14)).save_pretrained(tmp_path / "clip")
+    (tmp_path / "clip/preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    BertModel(BertConfig(vocab_size=59, **sizes)).save_pretrained(tmp_path / "bert")
+    size = named_size(str(tmp_path / "clip"), str(tmp / "opt"), str(tmp / "bert"), [str(tmp_path / "bert")])
+    made = Start(make_start(tmp_path / "start", size)).encoder()
+    wanted = hub_encoder(str(tmp_path / "clip"))
+    pixels = torch.randn(2, 3, 28, 28)
+    assert torch.equal(made(pixels), wanted(pixels)) and made.statistics == wanted.statistics == [(.5, .5, .5)] * 2
+    assert brings_weights(str(tmp_path / "clip")) and not brings_weights(str(tmp / "tower")) and not brings_weights("data/drawn-blip2")
+    with pytest.raises(StartError, match="no weights for the image encoder"): named_size(
+        str(tmp / "tower"), str(tmp / "opt"), str(tmp / "bert"), [str(tmp_path / "bert")])
+    with pytest.raises(ValueError, match="the folder of a vision model is named in start.encoder"): read_weights(tmp_path / "clip")
