@@ -26,7 +26,9 @@ BIN = Path(sys.executable).parent
 PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 
 # (page, how the block or the command begins): why it is not checked
-NOT_CHECKED: dict[tuple[str, str], str] = {}
+NOT_CHECKED: dict[tuple[str, str], str] = {
+    ('nbs/howto/share_weights.ipynb', "captioner.push_to_hub('me/faces')"): 'needs a hub and a login, which CI has not',
+}
 
 # Python blocks run in a folder that holds these, so a page may say 'photo.jpg' and be run as it stands
 GIVEN = 'photo.jpg, photos/anna_1.jpg, photos/ben_1.jpg, photos.csv, nbs/'

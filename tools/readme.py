@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 def from_root(text: str) -> str:
-    "Pictures and notebooks of the notebook's folder as the README finds them."
-    return re.sub(r'(!\[[^\]]*\]\((?!https?:)|\]\((?=\w+/\w+\.ipynb\)))', r'\1nbs/', text)
+    "Pictures and notebooks of the notebook's folder as the README finds them; in code too."
+    return re.sub(r"(!\[[^\]]*\]\((?!https?:)|\]\((?=\w+/\w+\.ipynb\))|'(?=images/))", r'\1nbs/', text)
 
 def shown(output: dict) -> str:
     "One output of a code cell as Markdown: Markdown as it is, plain text fenced, pictures not at all (the README shows files)."
@@ -28,7 +28,7 @@ def cell(c: dict) -> list[str]:
     if c['cell_type'] == 'markdown': return [from_root(text)]
     quiet = '#| echo: false' in text.split('\n\n')[0]
     code = '\n'.join(x for x in text.splitlines() if not x.startswith('#|')).strip()
-    return ([] if quiet or not code else [f'```python\n{code}\n```']) + [s for s in map(shown, c.get('outputs', [])) if s]
+    return ([] if quiet or not code else [f'```python\n{from_root(code)}\n```']) + [s for s in map(shown, c.get('outputs', [])) if s]
 
 def readme() -> str:
     "The whole README."
