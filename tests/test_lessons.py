@@ -49,7 +49,7 @@ def headings(book: Path) -> set[str]:
     return {m.strip() for kind, s, _ in cells(book) if kind == 'markdown' for m in re.findall(r'^#+ (.+)$', s, re.M)}
 
 def test_every_lesson_has_its_place_on_the_map():
-    assert BOOKS and {b.stem for b in BOOKS} <= {name for name, _, _ in LESSONS.values()}
+    assert [b.stem for b in BOOKS] == [name for name, _, _ in LESSONS.values()]
 
 @each
 def test_title_is_the_map_s(book):
@@ -140,8 +140,8 @@ def asked() -> list[tuple[str, str]]:
 
 def test_every_question_is_answered_and_says_where():
     "A folded answer, and a link to the lesson with the heading that makes it answerable; both exist."
-    questions = asked()
-    assert [int(q.split()[0]) for q, _ in questions] == list(range(1, len(questions) + 1)) and len(questions) >= 5
+    questions, named = asked(), set()
+    assert [int(q.split()[0]) for q, _ in questions] == list(range(1, len(questions) + 1)) and len(questions) == 10
     for question, rest in questions:
         answer = re.search(r'<details>\s*<summary>Answer</summary>\n\n(.+?)\n\n</details>', rest, re.S)
         assert answer and len(answer[1].split()) > 15, question
@@ -149,3 +149,5 @@ def test_every_question_is_answered_and_says_where():
         assert places, question
         for number, title, name, heading in places:
             assert LESSONS[int(number)][:2] == (name, title) and heading in headings(FOLDER / f'{name}.ipynb'), (question, heading)
+        named |= {int(number) for number, *_ in places}
+    assert named == set(LESSONS), 'each lesson is asked about'
