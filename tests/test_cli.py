@@ -3,7 +3,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -22,14 +21,11 @@ def smile(tmp_path_factory):
     return path
 
 
-def test_help_is_quick():
-    code = "import sys; from expblip.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    best = 9.
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        best = min(best, time.perf_counter() - start)
-    assert best < .3
+def test_help_is_light():
+    heavy = ("torch", "transformers", "pandas", "numpy", "matplotlib", "gradio")
+    code = f"import sys; from expblip.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert not set({heavy}) & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_captions(smile, tmp_path, capsys):
