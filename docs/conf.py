@@ -42,6 +42,7 @@ html_title = project
 html_theme_options = {'header_links_before_dropdown': 8, 'navigation_with_keys': False, 'show_prev_next': True,
                       'show_toc_level': 2, 'secondary_sidebar_items': ['page-toc'], 'footer_start': ['copyright'], 'footer_end': []}
 html_show_sourcelink = False
+html_copy_source = False
 html_css_files = ['site.css']
 html_favicon = '_static/favicon.svg'
 html_context = {'default_mode': 'auto'}
