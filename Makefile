@@ -37,7 +37,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper tables test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate replies parity scaling bench bench-gpu hooks
+.PHONY: help env paper tables compare test nbtest pytest soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate replies parity scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
@@ -46,6 +46,7 @@ help:
 	@echo "make soak                 trainings of both steps, killed at 50 random moments each"
 	@echo "make drawn-blip2          rebuild data/drawn-blip2 from nothing"
 	@echo "make tables RUN=name      every table and figure of the paper, of that run: outputs/<run>/tables"
+	@echo "make compare A=outputs/a B=outputs/b        two runs beside each other: outputs/compare/a-b"
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
 	@echo "make drawn-expblip [RUN=]  the Exp-BLIP of a finished run becomes expblip/drawn"
 	@echo "make replies              train the small chat model, serve it, record its replies anew in data/replies"
@@ -72,6 +73,9 @@ paper: env
 
 tables: env
 	@$(PY) -m expblip.tables outputs/$(RUN)
+
+compare: env
+	@$(PY) -m expblip.comparison "$(A)" "$(B)"
 
 # pytest (export drift, cleanliness and the smoke run of the whole graph among its tests) comes last, so that its summary is the last line printed
 test: env lint types nbtest pytest

@@ -57,7 +57,7 @@ def test_every_number_of_a_page_is_told_and_found(tmp_path):
     page = Page('toy', run / 'report', provenance.Origin(run))
     shown = {'table1': report.table1(results), 'table2': report.table2(results), 'facts': facts_table(results), 'costs': report.costs(run)}
     for name, table in shown.items(): page.table(table, name)
-    text, kept = page.write().read_text(), pd.read_csv(run / 'report/provenance.csv', keep_default_na=False)
+    text, kept = page.write().read_text(), provenance.read_numbers(run / 'report')
     assert text.count('<details>') == 4 and '<script' not in text and text.count('<td title=') == len(kept)
     assert set(kept.table) == set(shown) and not kept.duplicated(['table', 'row', 'column']).any()
     for place, row in enumerate(kept.to_dict('records')):
