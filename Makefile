@@ -37,13 +37,14 @@ export HF_HUB_OFFLINE ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env paper tables test nbtest pytest test-browser soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate page replies parity \
+.PHONY: help env paper tables compare test nbtest pytest test-browser soak lint types export clean-nbs readme site drawn-blip2 drawn-expblip rate page replies parity \
 	scaling bench bench-gpu hooks
 
 help:
 	@echo "make paper [SCALE=tiny|smoke|base|full] [SEEDS=1] [RUN=name] [DATA=photos.csv|folder|fixtures] [P='stage.knob=value ...'] [DEVICE=auto] [JOBS=2]"
 	@echo "  the real models:        make paper SCALE=full DATA=... P='start.weights=blip2_pretrained.pth start.lm=folder/of/opt-6.7b start.text=folder/of/bert-base-uncased'"
 	@echo "make tables RUN=name      every table and figure of the paper, of that run: outputs/<run>/tables"
+	@echo "make compare A=outputs/a B=outputs/b        two runs beside each other: outputs/compare/a-b"
 	@echo "make rate [RUN=tiny] [SEED=0] [PORT=7860]   the page on which people rate captions (Table 5); make paper once before and once after"
 	@echo "make page [MODEL=drawn] [PORT=7860]   a page in the browser: drop a photo, or draw a face with sliders, and see it captioned"
 	@echo "make scaling [SCALE=mid]  two image encoders by two language models: AU-BLIP and Exp-BLIP on each (paper 4.3)"
@@ -87,6 +88,9 @@ paper: env
 
 tables: env
 	@$(PY) -m expblip.tables outputs/$(RUN)
+
+compare: env
+	@$(PY) -m expblip.comparison "$(A)" "$(B)"
 
 # pytest (export drift, cleanliness and the smoke run of the whole graph among its tests) comes last, so that its summary is the last line printed
 test: env lint types nbtest pytest

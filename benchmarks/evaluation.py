@@ -1,9 +1,12 @@
-"""What judging 50,000 captions costs: `python benchmarks/evaluation.py [captions] [folder]`. Seconds and captions a second for each metric.
+"""What judging 50,000 captions costs: `python benchmarks/evaluation.py [captions] [folder] [result]`. Seconds and captions a second for each metric.
 
 Captions of five imaginary models of 10,000 faces, by our grammar with errors (they repeat less than a model's do); two references a face, a rule
 caption and a written one, as in the paper. Every metric of stage 80 runs on all of them, then what the captions state is read back.
 With a folder, pieces are kept there, and a second call shows what a killed evaluation still has to do.
+Of 50,000 captions, evaluated whole, the result is kept in `results/evaluation.json` with date and machine.
 """
+import os
+import platform
 import random
 import resource
 import sys
@@ -14,9 +17,29 @@ import pandas as pd
 
 from expblip import embedding, judging, metrics, wording
 from expblip.facs import AUS, EMOTIONS, rule_caption
+from expblip.io import write_json
 from expblip.synthesis import writer
 
-MODELS = 5
+MODELS, WHOLE = 5, 50_000
+RESULT = Path(__file__).resolve().parent / "results" / "evaluation.json"
+
+
+def processor() -> str:
+    "The name of the processor, where the system says it."
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def keep(table: pd.DataFrame, facts: dict[str, float], path: Path = RESULT) -> None:
+    "Write the result with the day and the machine."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    machine = {"system": f"{platform.system()} {platform.machine()}", "processor": processor(), "cores": cores, "load": load}
+    rows = table.round(2).to_dict("records")
+    write_json(path, {"date": time.strftime("%Y-%m-%d"), "machine": machine, "python": platform.python_version()} | facts | {"metrics": rows})
 
 
 def world(number: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[str]]]:
@@ -35,7 +58,7 @@ def world(number: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[str]]
             pd.DataFrame(said, columns=["record", "text", "model", "decode", "dataset"]), wanted)
 
 
-def main(number: int = 50_000, folder: str = "") -> None:
+def main(number: int = WHOLE, folder: str = "", result: str = "") -> None:
     truth, captions, wanted = world(number)
     labels = truth.assign(dataset="drawn", split="test", au_present=truth["aus"], au_absent=[sorted(set(AUS) - set(found)) for found in truth["aus"]])
     records, rows, start = labels[["id", "dataset", "split", "au_present", "au_absent", "emotions"]], [], time.perf_counter()
@@ -65,9 +88,14 @@ def main(number: int = 50_000, folder: str = "") -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     table = pd.DataFrame(rows, columns=["metric", "different inputs", "seconds", "captions a second"])
     print(table.round(1).to_string(index=False))
-    print(f"{len(captions):,} captions, {captions['text'].nunique():,} different, {len(pairs):,} pairs: {time.perf_counter() - start:.0f} s in all, "
+    seconds = time.perf_counter() - start
+    print(f"{len(captions):,} captions, {captions['text'].nunique():,} different, {len(pairs):,} pairs: {seconds:.0f} s in all, "
           f"peak {peak:.0f} MiB (Java apart)")
+    if result or (number == WHOLE and not folder):  # pieces of an earlier call would be no measurement
+        facts = {"captions": len(captions), "different": int(captions["text"].nunique()), "pairs": len(pairs), "seconds": round(seconds, 1),
+                 "peak_mib": round(peak)}
+        keep(table, facts, Path(result) if result else RESULT)
 
 
 if __name__ == "__main__":
-    main(*(int(value) if value.isdigit() else value for value in sys.argv[1:]))
+    main(*(int(value) if value.isdigit() else value for value in sys.argv[1:]))  # captions, folder of pieces, file of the result

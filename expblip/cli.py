@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     page = commands.add_parser("page", help="a page in the browser: drop a photo, see face, caption, actions and attention")
     page.add_argument("--model", default="drawn", help="drawn, a folder, or a hub id (default: drawn)")
     page.add_argument("--port", type=int, default=None, help="default: the first free one")
-    page.add_argument("--share", action="store_true", help="through a public address of gradio; anybody who has it can use the page")
+    page.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines look (default: 127.0.0.1)")
+    page.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     tab = commands.add_parser("completion", help="a script that completes this command in a shell")
     tab.add_argument("shell", choices=SHELLS, help="bash: eval \"$(expblip completion bash)\" in ~/.bashrc")
     return top
@@ -66,7 +67,7 @@ def listed(
     inputs: Sequence[str],  # picture files and folders
 ) -> list[tuple[str, str]]:  # every picture, and why it cannot even be opened; empty: it may be
     "The pictures of a command line, folders walked through, in order."
-    from expblip.captioner import CaptionerError, named_pictures
+    from expblip.inputs import CaptionerError, named_pictures
 
     found: list[tuple[str, str]] = []
     for one in inputs:
@@ -198,10 +199,9 @@ def main(
             from importlib.util import find_spec
 
             if not find_spec("gradio"): raise ImportError("the page needs gradio: run `pip install 'expblip[rate]'`")
-            from expblip.demo_page import launch
+            from expblip.demo_page import main as page
 
-            launch(model=said.model, port=said.port, share=said.share)
-            return 0
+            return page(given[1:])
         rows = findings()
         if said.json: print(json.dumps(rows, indent=1))
         else: print("\n".join(f"{'ok ' if row['good'] else 'NO '} {row['name']:24} {row['found']}" for row in rows))

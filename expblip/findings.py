@@ -262,7 +262,8 @@ def judge_findings(
     findings: Sequence[Finding],  # the claims
 ) -> pd.DataFrame:  # id, statement, where, paper, ours, seeds, verdict
     "Each claim with the paper's numbers, ours and the verdict."
-    rows, known = [], {}
+    rows: list[tuple[object, ...]] = []
+    known: dict[tuple[int, str], list[tuple[str, float]]] = {}
     for finding in findings:
         paper = [f"{first.paper:g} > {second.paper:g}" for first, second in finding.pairs]
         numbers = [(_values(board, first.ours), _values(board, second.ours)) for first, second in finding.pairs]
@@ -321,7 +322,7 @@ def judge_targets(
 ) -> pd.DataFrame:  # target, ours, compared with, seeds that reach it, result
     "Reached, not reached or not measured; an empty result where there is no bound."
     rows: list[tuple[str, ...]] = []
-    traced = {}
+    traced: dict[tuple[int, str], tuple[str, float]] = {}
     for target in targets:
         values, other = _values(board, target.name), _values(board, target.beside) if target.beside else np.zeros(len(board.columns))
         margin = values - target.factor * other

@@ -171,7 +171,8 @@ def scaling_table(
     place = r"scaling/(?P<claim>encoder|lm|both)/(?P<model>[^/]+)/(?P<measure>[^/]+)/"
     pairs = shares(results, place + r"(?P<figure>.+-over-.+)")
     words = shares(results, place + r"(?P<figure>verdict)").set_index(["claim", "model", "measure"])["value"]
-    rows, known = [], {}
+    rows: list[Any] = []
+    known: dict[Any, Any] = {}
     for index, row in pairs.iterrows():
         word = {1.0: HOLDS, 0.0: FAILS}.get(words.get((row["claim"], row["model"], row["measure"])), OPEN)
         known[len(rows), "difference"] = (results.loc[index, "name"], 1.0)

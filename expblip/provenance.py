@@ -22,7 +22,8 @@ from .manifest import read_manifest
 from .report import collect, costs
 
 # %% auto #0
-__all__ = ['NUMBERS', 'overrides', 'folded', 'Source', 'Origin', 'found_again', 'unfolded', 'details', 'write_numbers']
+__all__ = ['NUMBERS', 'overrides', 'folded', 'Source', 'Origin', 'found_again', 'unfolded', 'details', 'write_numbers',
+           'read_numbers']
 
 # %% ../nbs/api/provenance.ipynb #10dc07c8
 def overrides(
@@ -211,3 +212,12 @@ def write_numbers(
 ) -> Path:  # provenance.csv: a row a number, columns NUMBERS
     "Keep where every number of a page comes from."
     return atomic_write(Path(folder) / "provenance.csv", pd.DataFrame(list(rows), columns=list(NUMBERS)).to_csv(index=False))
+
+
+def read_numbers(
+    folder: str | Path,  # of the report
+) -> pd.DataFrame:  # columns NUMBERS; what is printed stays text
+    "`provenance.csv` as it was written."
+    table = pd.read_csv(Path(folder) / "provenance.csv", dtype=str, keep_default_na=False)
+    return table.astype({"row": int, "times": float})
+

@@ -169,10 +169,13 @@ def test_estimate_refuses_what_a_run_would_refuse(args, told, capsys):
 
 
 def test_page_is_launched_with_what_was_asked(monkeypatch):
+    "The page's own command line gets the words, and takes whatever this one lets through."
+    from expblip import demo_page
     asked = []
-    monkeypatch.setitem(sys.modules, "expblip.demo_page", types.SimpleNamespace(launch=lambda **kw: asked.append(kw)))
-    assert main(["page", "--model", "x", "--port", "7000"]) == 0 and main(["page"]) == 0
-    assert asked == [dict(model="x", port=7000, share=False), dict(model="drawn", port=None, share=False)]
+    monkeypatch.setattr(demo_page, "launch", lambda *given: asked.append(given) or types.SimpleNamespace(
+        url="http://here", app=types.SimpleNamespace(block_thread=lambda: None), close=lambda: None))
+    assert main(["page", "--model", "x", "--port", "7000", "--device", "cpu"]) == 0 and main(["page", "--host", "0.0.0.0"]) == 0
+    assert asked == [("x", 7000, "127.0.0.1", False, "cpu"), ("drawn", None, "0.0.0.0", False, "auto")]
 
 
 @pytest.mark.parametrize("typed, wanted", [

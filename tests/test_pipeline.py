@@ -430,3 +430,15 @@ def test_the_longest_chain_goes_first():
         while ready: order.append(TaskDispatcher._get_next_node(None, ready, []).task.name)
     assert order == [f"stage:{name}" for name in ("shared/data", "seed0/step1-au", "seed0/detector-au", "report")]
     assert TaskDispatcher._get_next_node is usual
+
+
+def test_what_comes_after_waits_and_counts_but_asks_nobody(project):
+    """`after`: results of a stage that nobody has to run; where it ran they count, and where both run it comes first."""
+    extra = "  extra: {notebook: step.ipynb, inputs: {before: start}, outs: [n.txt]}\n  total: {after: [extra], "
+    (project / "pipeline.yaml").write_text("default: [total]\n" + GRAPH.lstrip().replace("  total: {", extra))
+    first = plan("demo", "smoke", root=project)
+    assert run(first) == 0 and "seed0/extra" not in first.instances and not reasons(project)
+    both = plan("demo", "smoke", only=["extra", "total"], root=project)
+    assert run(both) == 0 and [name for name, state in both.done.items() if state == "done"] == ["seed0/extra", "shared/total"]
+    assert both.reasons["shared/total"] == "inputs changed" or "seed0/extra" in both.reasons["shared/total"]
+    assert not reasons(project)

@@ -75,6 +75,7 @@ def told(stage, to, **parameters):
 def judged(tmp_path_factory):
     "A scaling run whose captions are right more often with the larger encoder, and the same with either language model."
     run = tmp_path_factory.mktemp('runs') / 'scaling'
+    run.mkdir()
     data, captions = run / 'shared/data', run / 'shared/synthesize'
     sizes = dict(bp4d='0', disfa='0', rafau='60', emotionet='0', affectnet='40', rafdb='0', faceme='0')
     told('10_data', run, out=str(data), **{name: int(count) for name, count in sizes.items()})
@@ -94,7 +95,7 @@ def judged(tmp_path_factory):
                     folder.mkdir(parents=True)
                     rows.to_parquet(folder / 'predictions.parquet')
     entry = {'name': 'tableS4/au/qformer/pooled/avg', 'value': .5, 'meaning': 'F1', 'low': .4, 'high': .6}
-    (run / 'seed0/probe-au-small-small').mkdir()
+    (run / 'seed0/probe-au-small-small').mkdir(parents=True)
     (run / 'seed0/probe-au-small-small/results.json').write_text(json.dumps([entry]))
     book = told('96_scaling', run, out=str(run / 'shared/scaling'), run=str(run), records=str(data))
     return run, book

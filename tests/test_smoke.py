@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
-from expblip.provenance import found_again, unfolded
+from expblip.provenance import found_again, read_numbers, unfolded
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ('expblip', 'nbs/stages', 'nbs/tables', 'data', 'settings.ini', 'pipeline.yaml', 'dodo.py', 'pyproject.toml')
@@ -140,7 +139,7 @@ def test_results_are_flat_and_documented(smoke):
 def test_every_number_of_the_report_is_found_where_it_says(smoke, project):
     "provenance.csv, line by line: the files hold the very values, the manifests are there; the command makes a lost number again."
     run, _ = smoke
-    kept = pd.read_csv(run / 'report/provenance.csv', keep_default_na=False)
+    kept = read_numbers(run / 'report')
     wanted = {'table1', 'table2', 'table3_pooled', 'table4_flattened', 'table5', 'facts', 'findings', 'costs', 'attention', 'tableS6_1'}
     assert wanted <= set(kept.table)
     for row in kept.to_dict('records'):

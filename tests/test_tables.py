@@ -52,6 +52,7 @@ def figures(prefix):
     rows |= {f'{table}/{model}/{part}/pooled/{figure}': .5 for table in ('table3', 'table4', 'tableS4', 'tableS5', 'tableS8') for model in MODELS
              for part in ('image_encoder', 'qformer') for figure in ('AU1', 'avg', 'emotion_accuracy')}
     rows |= {f'tableS6/au/qformer/fine_tuned/{figure}': .6 for figure in ('AU1', 'avg')}
+    rows |= {f'attention/au/{figure}': .7 for figure in ('hit', 'chance')}
     rows |= {f'table5/all/{model}/greedy/{figure}': value for model in ('mix', 'cat', 'exp')
              for figure, value in (('correctness', .8), ('most_complete', .3), ('least_complete', .4))}
     return [{'name': name, 'value': value, 'meaning': 'toy'} for name, value in rows.items()]
