@@ -65,7 +65,8 @@ def main(run: Path, target: Path) -> None:
         if p.suffix == '.ipynb': (fresh / p).write_text(tidy(run / p, run.parents[1]))
         else: shutil.copy(run / p, fresh / p)
     sizes = {p: (fresh / p).stat().st_size for p in files}
-    large, size = [f'{p}: {n:,} bytes' for p, n in sizes.items() if n > LIMIT and p.suffix not in ('.json', '.html') and p.name != 'provenance.csv'], sum(sizes.values())
+    size, free = sum(sizes.values()), ('.json', '.html')
+    large = [f'{p}: {n:,} bytes' for p, n in sizes.items() if n > LIMIT and p.suffix not in free and p.name != 'provenance.csv']
     if large or size > MOST:
         shutil.rmtree(fresh)
         sys.exit(f'{run}: too large to commit ({size:,} bytes in all); ' + '; '.join(large))
