@@ -169,16 +169,21 @@ def scaling_table(
 ) -> pd.DataFrame:  # claim, captioner, figure, larger over smaller, difference with its interval, verdict; empty without stage 96
     "What stage 96 says of encoders and language models of two sizes."
     place = r"scaling/(?P<claim>encoder|lm|both)/(?P<model>[^/]+)/(?P<measure>[^/]+)/"
-    pairs = shares(results, place + r"(?P<figure>.+-over-.+)")
+    pairs = shares(results, place + r"(?P<figure>[^/]+-over-[^/]+)")
+    ends = results.drop_duplicates("name").set_index("name")["value"]
     words = shares(results, place + r"(?P<figure>verdict)").set_index(["claim", "model", "measure"])["value"]
     rows: list[Any] = []
     known: dict[Any, Any] = {}
     for index, row in pairs.iterrows():
         word = {1.0: HOLDS, 0.0: FAILS}.get(words.get((row["claim"], row["model"], row["measure"])), OPEN)
-        known[len(rows), "difference"] = (results.loc[index, "name"], 1.0)
+        name = results.loc[index, "name"]
+        known[len(rows), "difference"] = (name, 1.0)
+        low, high = (ends.get(f"{name}/{end}", float("nan")) for end in ("low", "high"))
+        known |= {(len(rows), f"{end} of 95 %"): (f"{name}/{end}", 1.0) for end in ("low", "high") if f"{name}/{end}" in ends}
         rows.append((row["claim"], f"{LABELS[row['model']]}-BLIP", row["measure"], row["figure"].replace("-over-", " over ").replace("_", " + "),
-                     f"{row['value']:.3f}", row["meaning"].split(", ")[1], word))
-    return traced(pd.DataFrame(rows, columns=["stronger", "captioner", "measure", "encoder + language model", "difference", "of", "verdict"]), known)
+                     f"{row['value']:.3f}", *("" if end != end else f"{end:.3f}" for end in (low, high)), row["meaning"].split(", ")[1], word))
+    heads = ["stronger", "captioner", "measure", "encoder + language model", "difference", "low of 95 %", "high of 95 %", "of", "verdict"]
+    return traced(pd.DataFrame(rows, columns=heads), known)
 
 
 # %% ../nbs/api/page.ipynb #6857ca5b

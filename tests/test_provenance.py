@@ -84,10 +84,12 @@ def test_settings_of_one_instance_are_repeated_for_it_alone(tmp_path):
 
 
 def test_sizes_of_stage_96_on_the_page():
-    rows = [('scaling/encoder/au/meteor/large_small-over-small_small', .1, 'meteor of AU-BLIP: a minus b, mean over 3 seeds, interval'),
+    pair = 'scaling/encoder/au/meteor/large_small-over-small_small'
+    rows = [(pair, .1, 'meteor of AU-BLIP: a minus b, mean over 3 seeds'), (f'{pair}/low', .05, 'low end'), (f'{pair}/high', .15, 'high end'),
             ('scaling/encoder/au/meteor/verdict', 1., 'm')]
     table = scaling_table(pd.DataFrame([(n, v, pd.NA, 'scaling', m) for n, v, m in rows], columns=['name', 'value', 'seed', 'stage', 'meaning']))
-    assert table.iloc[0].tolist() == ['encoder', 'AU-BLIP', 'meteor', 'large + small over small + small', '0.100', 'mean over 3 seeds', 'holds']
+    assert table.iloc[0].tolist() == ['encoder', 'AU-BLIP', 'meteor', 'large + small over small + small', '0.100', '0.050', '0.150',
+                                      'mean over 3 seeds', 'holds']
 
 
 # ---------------------------------------------------------------- two runs
