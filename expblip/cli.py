@@ -71,7 +71,10 @@ def listed(
 
     found: list[tuple[str, str]] = []
     for one in inputs:
-        try: found += [(name, "" if Path(name).exists() else "no such file or folder") for name, _ in named_pictures(one)]
+        try:
+            for name, picture in named_pictures(one):
+                fault = str(picture).removeprefix(f"{name}: ") if isinstance(picture, Exception) else ""
+                found.append((name, fault or ("" if Path(name).exists() else "no such file or folder")))
         except CaptionerError as error: found.append((one, str(error).removeprefix(f"{one}: ")))
         except OSError as error: found.append((one, f"cannot be read ({error.strerror})"))
     return found
