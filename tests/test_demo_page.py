@@ -17,6 +17,7 @@ from expblip.demo_page import levels_of
 from expblip.drawing import draw
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.browser
 ORDER = [au for group in GROUPS.values() for au in group]
 
 
