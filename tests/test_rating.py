@@ -101,14 +101,29 @@ def test_logs_of_several_machines_and_another_sample(tmp_path):
 
 
 @pytest.mark.parametrize('change', [{'correctness': {'mix': 0, 'cat': 1, 'exp': 2}}, {'least': 'blip2'}, {'record': 'f99'}, {'item': 99},
-                                    {'shown': ['mix', 'mix', 'exp']}, {'extra': 1}])
+                                    {'shown': ['mix', 'mix', 'exp']}, {'extra': 1}, {'item': -4}, {'item': True}, {'item': 0.0}, {'rater': None},
+                                    {'rater': ['anna']}, {'when': None}, {'when': 'later'}, {'seconds': 'abc'}, {'seconds': float('nan')},
+                                    {'shown': ['mix', 'cat']}, {'shown': ['mix', 'cat', 'exp', 'au']}, {'shown': 'turned'}])
 def test_a_line_against_the_protocol_is_named(tmp_path, change):
     sample, _ = make_sample()
     log = RatingLog(tmp_path / 'log.jsonl')
     log.append(make_rating(sample, 'anna', 0, [1, 2, 3], 'A', 'B'))
-    log.path.write_text(json.dumps(json.loads(log.path.read_text()) | change) + '\n')
+    line = json.loads(log.path.read_text())
+    if change == {'shown': 'turned'}: change = {'shown': line['shown'][::-1]}
+    if 'item' in change and -4 <= change['item'] < 12: line['record'] = sample.items[int(change['item'])].record
+    log.path.write_text(json.dumps(line | change) + '\n')
     with pytest.raises(RatingError, match=r'log\.jsonl, line 1: not a rating'):
-        log.read(sample)
+        read_ratings(tmp_path, sample)
+
+
+@pytest.mark.parametrize(('options', 'said'), [({'size': 0}, 'size 0'), ({'models': ('mix', 'cat')}, 'three different'),
+                                               ({'models': ('mix', 'cat', 'exp', 'au')}, 'three different'),
+                                               ({'models': ('mix', 'cat', 'cat')}, 'three different')])
+def test_a_sample_that_cannot_be_is_refused(options, said):
+    with pytest.raises(RatingError, match=said): make_sample(**options)
+    faces = pd.DataFrame({'id': ['f0', 'f0'], 'dataset': 'a', 'image': 'images.npy:0'})
+    rows = pd.DataFrame([('f0', model, 'greedy', text) for model, text in TEXTS.items()], columns=['record', 'model', 'decode', 'text'])
+    with pytest.raises(RatingError, match="record 'f0' is in the records twice"): draw_sample(rows, faces)
 
 
 def test_a_sample_has_the_same_faces_whoever_draws_it(tmp_path):
