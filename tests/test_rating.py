@@ -136,6 +136,16 @@ def test_a_sample_has_the_same_faces_whoever_draws_it(tmp_path):
     assert len(orders) == 6 and len({tuple(sample.faces(f'r{i}')) for i in range(9)}) == 9
 
 
+def test_of_two_tabs_with_one_face_the_first_blank_form_counts(tmp_path):
+    from expblip.rating_page import Desk
+    sample, _ = make_sample()
+    desk = Desk(sample, RatingLog(tmp_path / 'log.jsonl'))
+    assert desk.hand_in('anna', 0, [1, 2, 3], 'A', 'B', blank=True) == []
+    assert 'in another window' in desk.hand_in('anna', 0, [9, 9, 9], 'A', 'B', blank=True)[0]
+    assert max(desk.log.read(sample)[0].correctness.values()) == 3
+    assert desk.hand_in('anna', 0, [9, 9, 9], 'A', 'B') == [] and max(desk.log.read(sample)[0].correctness.values()) == 9
+
+
 # ---------------------------------------------------------------- statistics
 
 def test_published_examples():
