@@ -16,7 +16,7 @@ from expblip.agreement import complete, fleiss_kappa, icc, interval_alpha
 from expblip.auto_rating import LLMJudge, UnansweredJudge, exact_ratings, judge_question, label_lines, read_judgement
 from expblip.chat import ChatClient
 from expblip.rating import MODELS, RatingError, RatingLog, draw_sample, make_rating, next_item, read_ratings, read_sample, write_sample
-from expblip.rating_analysis import compare, table5
+from expblip.rating_analysis import agreement_table, compare, table5
 from expblip.records import check_records, write_captions, write_records, write_truth
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,6 +153,24 @@ def test_published_examples():
     assert [round(v, 4) for v in icc([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])] == [0.2898, 0.6201]
     ratings = ['123321412...', '1233224125.3', '.3332342251.', '12332441251.']
     assert round(interval_alpha(np.array([[np.nan if c == '.' else float(c) for c in row] for row in ratings]).T), 3) == 0.849
+
+
+def test_constants_agree_on_nothing_and_large_scores_lose_no_digits():
+    for value in (.1, 5, 1 / 3):
+        assert np.isnan(icc(np.full((7, 3), value))).all() and np.isnan(interval_alpha(np.full((7, 3), value)))
+    scores = np.random.default_rng(0).integers(1, 11, (9, 1)) + np.random.default_rng(1).integers(0, 3, (9, 4)).astype(float)
+    assert np.isnan(interval_alpha(np.r_[scores, np.full((2, 4), .3)], [0] * 9 + [2, 3]))
+    assert interval_alpha(scores + 1e8) == pytest.approx(interval_alpha(scores)) and icc(scores + 1e8) == pytest.approx(icc(scores))
+
+
+def test_agreement_counts_only_faces_that_two_rated():
+    sample, _ = make_sample()
+    said = [make_rating(sample, rater, number, [1, 5, 9], 'A', 'B') for rater, numbers in (('anna', range(6)), ('ben', (5, 6, 7))) for number in numbers]
+    one = agreement_table(said, sample, draws=20).set_index(['about', 'statistic'])
+    assert one.loc['most_complete', 'units'].tolist() == [1] and one.loc[('correctness', 'interval_alpha'), 'units'] == 3
+    assert one['low'].isna().all() and one['high'].isna().all()
+    none = agreement_table([rating for rating in said if rating.item != 5], sample, draws=20)
+    assert none[['value', 'low', 'high']].isna().all(None) and none['units'].eq(0).all()
 
 
 def test_against_definitions_pair_by_pair():
