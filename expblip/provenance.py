@@ -63,7 +63,8 @@ def folded(
         place, _, rest = path.partition("/")
         seed = place.removeprefix("seed") if place.startswith("seed") and place[4:].isdigit() else ""
         groups.setdefault(f"seed{{}}/{rest}" if seed else path, []).append(seed)
-    return " ".join(path.replace("{}", seeds[0] if len(seeds) == 1 else "{" + ",".join(seeds) + "}", 1) if seeds[0] else path for path, seeds in groups.items())
+    names = {path: seeds[0] if len(seeds) == 1 else "{" + ",".join(seeds) + "}" for path, seeds in groups.items()}
+    return " ".join(path.replace("{}", names[path], 1) if seeds[0] else path for path, seeds in groups.items())
 
 
 @dataclass(frozen=True)

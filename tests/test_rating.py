@@ -165,7 +165,8 @@ def test_constants_agree_on_nothing_and_large_scores_lose_no_digits():
 
 def test_agreement_counts_only_faces_that_two_rated():
     sample, _ = make_sample()
-    said = [make_rating(sample, rater, number, [1, 5, 9], 'A', 'B') for rater, numbers in (('anna', range(6)), ('ben', (5, 6, 7))) for number in numbers]
+    both = [('anna', number) for number in range(6)] + [('ben', number) for number in (5, 6, 7)]
+    said = [make_rating(sample, rater, number, [1, 5, 9], 'A', 'B') for rater, number in both]
     one = agreement_table(said, sample, draws=20).set_index(['about', 'statistic'])
     assert one.loc['most_complete', 'units'].tolist() == [1] and one.loc[('correctness', 'interval_alpha'), 'units'] == 3
     assert one['low'].isna().all() and one['high'].isna().all()
