@@ -193,6 +193,7 @@ def test_an_au_never_annotated_in_training_has_no_score():
     assert np.isnan(found.per_class[1]) and found.score == found.per_class[0] > .9
     coded = [[1] if one else [] for one in known]
     records = pd.DataFrame({"id": [f"i{k}" for k in range(200)], "dataset": "d", "split": ["train"] * 100 + ["test"] * 100,
-                            "subject": "a", "emotions": None, "au_present": coded + [au + [2] for au in coded], "au_absent": [[] if au else [1] for au in coded] * 2})
+                            "subject": "a", "emotions": None,
+                            "au_present": coded + [au + [2] for au in coded], "au_absent": [[] if au else [1] for au in coded] * 2})
     grid = torch.tensor(np.r_[x, x]).float()[:, None]
     assert {row["figure"] for row in run_task(Task("probe/d", "d", (1, 2)), records, records[["id"]], {"qformer": grid}, "au")} == {"avg", "AU1"}
