@@ -26,6 +26,11 @@ def _table(values: Any, what: str) -> np.ndarray:
     return table
 
 
+def _near_zero(table: np.ndarray) -> np.ndarray:
+    "Scores less the first of them: agreement stays, large numbers lose no digits, and constants become exactly 0."
+    return table - table[~np.isnan(table)][0] if table.size else table
+
+
 def _ratio(above: float, below: float) -> float:
     "NaN instead of a division by nothing."
     return float(above / below) if below else float("nan")
@@ -60,6 +65,7 @@ def icc(
     units = w.sum()
     if units < 2 or raters < 2:
         return float("nan"), float("nan")
+    table, w = _near_zero(table[w > 0]), w[w > 0]
     grand, rows, columns = float(w @ table.mean(1)) / units, table.mean(1), w @ table / units
     between = raters * float(w @ (rows - grand) ** 2) / (units - 1)
     judges = units * float(((columns - grand) ** 2).sum()) / (raters - 1)
@@ -86,7 +92,9 @@ def interval_alpha(
     table = _table(scores, "raters")
     many = (~np.isnan(table)).sum(1)
     good = many > 1
-    table, many, w = table[good], many[good], _weights(len(good), weights)[good]
+    w = _weights(len(good), weights)
+    good &= w > 0
+    table, many, w = _near_zero(table[good]), many[good], w[good]
     total, square, n = np.nansum(table, 1), np.nansum(table**2, 1), float(w @ many)
     if not n:
         return float("nan")

@@ -18,9 +18,11 @@ def person_weights(
     draws: int = 1000,  # bootstrap samples
     seed: int = 0,  # the draw
 ) -> tuple[np.ndarray, np.ndarray]:  # int [N]: number of each image's person; float32 [draws, people]: how often each person is drawn
-    "Draw as many people as there are, with replacement, again and again; raises `ValueError` without images or draws."
+    "Draw as many people as there are, with replacement, again and again; raises `ValueError` without images or draws, and for `pd.NA`."
     if not len(people) or draws < 1:
         raise ValueError(f"{len(people)} images and {draws} draws: a bootstrap needs at least one of each")
+    if unsaid := [row for row, person in enumerate(people) if type(person).__name__ == "NAType"]:
+        raise ValueError(f"the person of image {unsaid[0]} is pd.NA ({len(unsaid)} such): write None for an image whose person is in no other")
     names = [f"alone {row}" if person is None or person != person else f"person {person}" for row, person in enumerate(people)]
     who = np.unique(names, return_inverse=True)[1]
     count = int(who.max()) + 1
@@ -30,14 +32,16 @@ def person_weights(
 def _samples(top: np.ndarray, bottom: np.ndarray, people: Sequence[str | None], draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     "Ratio of each class in each sample [draws, K], and their mean over the classes that have one [draws, 1]."
     who, weights = person_weights(people, draws, seed)
-    sums = [np.zeros((weights.shape[1], top.shape[1]), "float32") for _ in range(2)]
+    sums = [np.zeros((weights.shape[1], top.shape[1])) for _ in range(2)]
     for total, part in zip(sums, (top, bottom)):
         np.add.at(total, who, part)
-    upper, lower = (weights @ total for total in sums)
-    ratios = np.divide(upper, lower, out=np.full(lower.shape, np.nan, "float32"), where=lower > 0)
+    upper, lower = (weights.astype(float) @ total for total in sums)
+    ratios = np.divide(upper, lower, out=np.full(lower.shape, np.nan), where=lower > 0)
     known = ~np.isnan(ratios)
     means = np.divide(np.where(known, ratios, 0).sum(1), known.sum(1), out=np.full(draws, np.nan), where=known.any(1))[:, None]
-    return ratios, means
+    there = sums[1] > 0  # [people, K]: one person alone tells nothing of another
+    ratios[:, there.sum(0) < 2] = np.nan
+    return ratios, means if there.any(1).sum() > 1 else np.full_like(means, np.nan)
 
 
 def _edges(values: np.ndarray, level: float) -> np.ndarray:
@@ -53,7 +57,7 @@ def ratio_intervals(
     draws: int = 1000,  # bootstrap samples
     level: float = 0.95,  # share of the samples inside the interval
     seed: int = 0,  # the draw
-) -> np.ndarray:  # [K + 1, 2] low and high of each class, then of the mean over classes; NaN where there is no ratio
+) -> np.ndarray:  # [K + 1, 2] low and high of each class, then of the mean over classes; NaN where fewer than two people have a ratio
     "Percentile intervals over samples of people; in each sample the mean is over the classes that have a ratio in it, as in `metrics.macro`."
     return np.array([_edges(one, level) for one in np.hstack(_samples(top, bottom, people, draws, seed)).T])
 
@@ -84,7 +88,7 @@ def difference_interval(
     draws: int = 1000,  # bootstrap samples
     level: float = 0.95,  # share of the samples inside the interval
     seed: int = 0,  # the draw
-) -> tuple[float, float, float]:  # difference of the means over classes, and its low and high
+) -> tuple[float, float, float]:  # difference of the means over classes, and its low and high (NaN with fewer than two people)
     "First minus second, averaged over seeds, with a percentile interval over samples of people; `ValueError` when the seeds are not paired."
     if not first or len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} seeds: give both models for each seed")

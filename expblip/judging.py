@@ -20,10 +20,10 @@ from .synthesis import Writer, concatenate, has_link
 from .wording import variety
 
 # %% auto #0
-__all__ = ['AT_REST', 'MEANING', 'KEYS', 'WORDING', 'COUNTED', 'MEANS', 'FORMATS', 'agreement', 'repeats', 'cut_off', 'too_short',
-           'JudgingError', 'judge', 'stated_table', 'au_f1', 'summarise', 'completeness_shares', 'blind_captions',
-           'majority_captions', 'au_references', 'oracle_caption', 'oracle_captions', 'score_labels', 'entry',
-           'entries']
+__all__ = ['AT_REST', 'CLOSING', 'MEANING', 'KEYS', 'WORDING', 'COUNTED', 'MEANS', 'FORMATS', 'agreement', 'repeats', 'cut_off',
+           'too_short', 'JudgingError', 'judge', 'stated_table', 'au_f1', 'summarise', 'completeness_shares',
+           'blind_captions', 'majority_captions', 'au_references', 'oracle_caption', 'oracle_captions', 'score_labels',
+           'entry', 'entries']
 
 # %% ../nbs/api/judging.ipynb #39240ae2
 AT_REST = "at rest"  # the statement that the face shows no action
@@ -52,11 +52,14 @@ def repeats(
     return any(count > 1 for count in Counter(zip(*(words[i:] for i in range(n)))).values())
 
 
+CLOSING = " \t\n\"'”’»)]}"  # may follow the end of a sentence
+
+
 def cut_off(
     text: str,  # a caption
 ) -> bool:  # whether it has words but no end
     "Whether a caption stops in mid-sentence."
-    return bool(text.strip()) and text.strip()[-1] not in ".!?"
+    return bool(text.strip()) and not text.rstrip(CLOSING).endswith((".", "!", "?", "…"))
 
 
 def too_short(

@@ -197,6 +197,9 @@ def best_of(
     missing = {"record", "text"} - set(captions.columns)
     if missing:
         raise MetricError(f"the caption table lacks the column {sorted(missing)[0]!r}; it has {list(captions.columns)}: read it with `read_captions`")
+    for what, pairs in (("caption", zip(captions["record"], captions["text"])), ("reference", ((r, t) for r, ts in references.items() for t in ts))):
+        if untold := [(record, text) for record, text in pairs if not isinstance(text, str)]:
+            raise MetricError(f"record {untold[0][0]!r}: its {what} is {untold[0][1]!r}, not a text ({len(untold)} such): write none as ''")
     blank = [record for record, texts in references.items() if any(not text.strip() for text in texts)]
     if blank:
         raise MetricError(f"record {blank[0]!r} has an empty reference caption ({len(blank)} such records): remove it or write the caption again")
@@ -229,10 +232,13 @@ def f1_scores(
     truth: np.ndarray,  # [N, K] labels: 1 present, 0 absent, NaN not annotated
     predicted: np.ndarray,  # [N, K] predictions, 0/1 or bool
 ) -> np.ndarray:  # [K] F1 per class, NaN where nothing is present and nothing predicted
-    "F1 per class from counts pooled over images, with labels that are not annotated left out; raises `ValueError` on unequal shapes."
+    "F1 per class from counts pooled over images, without labels not annotated; `ValueError` on unequal shapes or predictions not 0 or 1."
     truth, predicted = np.asarray(truth, float), np.asarray(predicted, float)
     if truth.shape != predicted.shape or truth.ndim != 2:
         raise ValueError(f"labels {truth.shape} and predictions {predicted.shape} must be two tables [images, classes] of one shape")
+    if (odd := ~np.isin(predicted, (0, 1))).any():
+        row, column = np.argwhere(odd)[0].tolist()
+        raise ValueError(f"prediction {predicted[row, column]:g} of image {row}, class {column} is neither 0 nor 1: put a threshold to probabilities")
     known = ~np.isnan(truth)
     both = np.where(known, truth * predicted, 0).sum(0)
     total = np.where(known, truth + predicted, 0).sum(0)

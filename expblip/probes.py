@@ -23,9 +23,9 @@ from .records import au_labels, emotion_labels
 
 # %% auto #0
 __all__ = ['READINGS', 'Split', 'TABLE3_AUS', 'TABLE4_AUS', 'PAPER_TASKS', 'read_features', 'Probe', 'probe_loss', 'minimise',
-           'one_sided', 'fit_probes', 'probe_score', 'Probed', 'choose_probe', 'predict', 'linear_probe', 'Task',
-           'probe_tasks', 'read_listed', 'probe_rows', 'task_labels', 'measured', 'result_rows', 'listed_records',
-           'run_task']
+           'one_sided', 'fit_probes', 'learnable', 'probe_score', 'Probed', 'choose_probe', 'predict', 'linear_probe',
+           'Task', 'probe_tasks', 'read_listed', 'probe_rows', 'task_labels', 'measured', 'result_rows',
+           'listed_records', 'run_task']
 
 # %% ../nbs/api/probes.ipynb #be5f36d4
 READINGS = ("pooled", "flattened")
@@ -138,6 +138,15 @@ def fit_probes(
 Split = tuple[torch.Tensor, np.ndarray]  # features [N, D] and labels of the same images
 
 
+def learnable(
+    train: np.ndarray,  # [n, K] training labels with NaN = not annotated, or int [n]
+    labels: np.ndarray,  # labels of other images, [N, K] or int [N]
+) -> np.ndarray:  # the same; NaN for every AU that no training image is annotated for
+    "Labels that a probe can be scored on: of an AU never annotated in training it knows nothing, so that AU has no score."
+    labels = np.asarray(labels)
+    return labels if labels.ndim == 1 else np.where(np.isnan(np.asarray(train, float)).all(0), np.nan, labels)
+
+
 def probe_score(
     probe: Probe,  # a fitted probe
     split: Split,  # features [N, D]; labels [N, K] with NaN, or int [N]
@@ -157,7 +166,7 @@ class Probed:
     "Result of one probe: what the table prints."
 
     score: float  # mean F1 over AUs, or accuracy; 0..1
-    per_class: np.ndarray  # F1 per AU (NaN: never present and never predicted); empty for emotions
+    per_class: np.ndarray  # F1 per AU (NaN: never present and never predicted, or not annotated in training); empty for emotions
     train_score: float  # the same summary on the training images
     l2: float  # the penalty chosen
     predicted: np.ndarray  # on the test images: [N, K] of 0 and 1 (AUs), or [N] class numbers
@@ -172,6 +181,7 @@ def choose_probe(
 ) -> Probe:
     "The probe whose penalty is best on the validation images; raises `ValueError` when there is nothing to fit."
     probes = fit_probes(*train, classes=classes, l2=l2, steps=steps)
+    validation = validation and (validation[0], learnable(train[1], validation[1]))
     marks = [probe_score(probe, validation)[0] for probe in probes] if validation is not None and len(validation[0]) else [np.nan]
     return probes[len(probes) // 2] if np.isnan(marks).all() else probes[int(np.nanargmax(marks))]
 
@@ -198,7 +208,7 @@ def linear_probe(
     if not len(test[0]):
         raise ValueError("no test images for this probe")
     chosen = choose_probe(train, validation, classes, l2, steps)
-    score, per_class = probe_score(chosen, test)
+    score, per_class = probe_score(chosen, (test[0], learnable(train[1], test[1])))
     return Probed(score, per_class, probe_score(chosen, train)[0], chosen.l2, predict(chosen, test[0], np.ndim(test[1]) == 1))
 
 # %% ../nbs/api/probes.ipynb #6017e6c0
@@ -345,6 +355,6 @@ def run_task(
             meaning = (f"{'F1 at probability 0.5' if task.aus else 'accuracy'} of a linear probe on {task.dataset}, {reading} features of {part}, "
                        f"penalty {probed.l2:g}, fitted on {len(splits['train'][1])} images"
                        + f"; of one kind only in training: {', '.join(f'AU{task.aus[k]}' for k in flat)}" * bool(flat))
-            figures = measured(splits["test"][1], probed.predicted, people, task.aus)
+            figures = measured(learnable(splits["train"][1], splits["test"][1]), probed.predicted, people, task.aus)
             rows += result_rows(figures, meaning, table=task.table, dataset=task.dataset, model=model, part=part, reading=reading)
     return rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -55,14 +56,15 @@ NUMBERS = ("table", "row", "label", "column", "shown", "figure", "times", "seeds
 
 def folded(
     paths: Iterable[str],  # such as seed0/metrics and seed1/metrics
-) -> str:  # seed{0,1}/metrics, which a shell takes apart again; different paths are joined by a blank
+) -> str:  # seed{0,1}/metrics, which a shell takes apart again; different paths are joined by a blank, one inside a path is written "\\ "
     "Paths of several seeds in one."
     groups: dict[str, list[str]] = {}
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(re.sub(r"([\s\\{}])", r"\\\1", path) for path in paths):
         place, _, rest = path.partition("/")
         seed = place.removeprefix("seed") if place.startswith("seed") and place[4:].isdigit() else ""
         groups.setdefault(f"seed{{}}/{rest}" if seed else path, []).append(seed)
-    return " ".join(path.format(seeds[0] if len(seeds) == 1 else "{" + ",".join(seeds) + "}") if seeds[0] else path for path, seeds in groups.items())
+    names = {path: seeds[0] if len(seeds) == 1 else "{" + ",".join(seeds) + "}" for path, seeds in groups.items()}
+    return " ".join(path.replace("{}", names[path], 1) if seeds[0] else path for path, seeds in groups.items())
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,17 @@ def found_again(
     "Open the files that a number comes from."
     values = []
     for file in unfolded(row["results"]):
-        content = read_json(Path(run) / file)
+        try:
+            content = read_json(Path(run) / file)
+        except FileNotFoundError:
+            told = f"; it is made again by: {row['command']}" if row.get("command") else ""
+            raise ValueError(f"{Path(run) / file}: no such file, so {row['figure']!r} cannot be found again{told}") from None
         if file.endswith("manifest.json"):
             last = row["figure"].rsplit("/", 1)[-1]
-            values.append(float((content | (content.get("timing") or {}))[last]))
+            spent = content | (content.get("timing") or {})
+            if last not in spent:
+                raise ValueError(f"{file}: there is no {last!r}")
+            values.append(float(spent[last]))
             continue
         hits = [entry["value"] for entry in content if entry["name"] == row["figure"]]
         if not hits:
@@ -177,11 +186,15 @@ def unfolded(
 ) -> list[str]:
     "The paths again."
     paths: list[str] = []
-    for part in str(text).split():
-        head, brace, rest = part.partition("{")
-        seeds, _, tail = rest.partition("}")
-        paths += [f"{head}{seed}{tail}" for seed in seeds.split(",")] if brace else [part]
-    return paths
+    for part in _words(text):
+        many = re.match(r"seed\{([\d,]+)\}/", part)
+        paths += [f"seed{seed}/{part[many.end():]}" for seed in many[1].split(",")] if many else [part]
+    return [re.sub(r"\\(.)", r"\1", path) for path in paths]
+
+
+def _words(text: str) -> list[str]:
+    "What blanks part, but for blanks inside a path."
+    return re.findall(r"(?:\\.|[^\s\\])+", str(text))
 
 # %% ../nbs/api/provenance.ipynb #4f0727c3
 def details(
@@ -197,7 +210,7 @@ def details(
         key = tuple(str(row[name]) for name in ("manifest", "commit", "notebook", "command"))
         groups[key] = groups.get(key, 0) + 1
     lines = "".join(
-        f"<tr><td>{count}</td><td>{html.escape(' '.join(f'{run}/{path}' for path in manifest.split()) or 'run by hand: no manifest')}</td>"
+        f"<tr><td>{count}</td><td>{html.escape(' '.join(f'{run}/{path}' for path in _words(manifest)) or 'run by hand: no manifest')}</td>"
         f"<td>{html.escape(commit)}</td><td>{html.escape(book)}</td><td><code>{html.escape(command)}</code></td></tr>"
         for (manifest, commit, book, command), count in groups.items())
     head = "<tr><th>numbers</th><th>manifest</th><th>commit (+: files differed)</th><th>notebook</th><th>made again by</th></tr>"
@@ -217,7 +230,10 @@ def write_numbers(
 def read_numbers(
     folder: str | Path,  # of the report
 ) -> pd.DataFrame:  # columns NUMBERS; what is printed stays text
-    "`provenance.csv` as it was written."
-    table = pd.read_csv(Path(folder) / "provenance.csv", dtype=str, keep_default_na=False)
+    "`provenance.csv` as it was written; `ValueError` when there is none."
+    path = Path(folder) / "provenance.csv"
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file: name the folder of a report, such as outputs/dev/report, or write the report again")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     return table.astype({"row": int, "times": float})
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from .sheets import did_you_mean
 from .synthesis import dice
 
 # %% auto #0
-__all__ = ['SIZE', 'RATERS', 'MODELS', 'SCORES', 'LETTERS', 'SPREADS', 'RatingError', 'Item', 'Sample', 'draw_sample',
+__all__ = ['SIZE', 'RATERS', 'MODELS', 'SCORES', 'LETTERS', 'SPREADS', 'WHEN', 'RatingError', 'Item', 'Sample', 'draw_sample',
            'write_sample', 'read_sample', 'Rating', 'rater_name', 'form_faults', 'make_rating', 'RatingLog',
            'next_item', 'progress', 'read_ratings', 'rating_rows']
 
@@ -32,6 +33,7 @@ MODELS = ("mix", "cat", "exp")  # the three that Table 5 compares
 SCORES = tuple(range(1, 11))
 LETTERS = ("A", "B", "C")
 SPREADS = ("all", "even")
+WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")  # of a rating: text order is time order
 
 
 class RatingError(ValueError):
@@ -94,9 +96,15 @@ def draw_sample(
     models: Sequence[str] = MODELS,  # who is compared
     **about: Any,  # raters, folder, ratings, drawn: see `Sample`
 ) -> Sample:
-    "Draw faces that all models captioned; RatingError when there are none."
+    "Draw faces that all models captioned; RatingError when there are none, or when size, spread, models or records cannot be."
     if spread not in SPREADS:
         raise RatingError(f"spread {spread!r}: must be one of {', '.join(SPREADS)}{did_you_mean(spread, SPREADS)}")
+    if size < 1:
+        raise RatingError(f"size {size}: draw at least one face")
+    if len(set(models)) != len(LETTERS) or len(models) != len(LETTERS):
+        raise RatingError(f"models {', '.join(models)}: three different ones are compared, as captions {', '.join(LETTERS)}")
+    if len(twice := records.loc[records["id"].duplicated(), "id"]):
+        raise RatingError(f"record {twice.iloc[0]!r} is in the records twice: keep one row of it")
     mine = predictions[(predictions["decode"] == decode) & predictions["model"].isin(models)]
     if doubled := mine.loc[mine.duplicated(["record", "model"]), ["record", "model"]].values.tolist():
         raise RatingError(f"record {doubled[0][0]!r} has two captions of model {doubled[0][1]!r} with decode {decode!r}: keep one")
@@ -242,16 +250,35 @@ class RatingLog:
         return list(found.values())
 
 
+def _line_faults(one: Rating, sample: Sample) -> list[str]:
+    "What in a line was not written by `make_rating` for this sample."
+    faults = []
+    if not isinstance(one.rater, str) or not one.rater:
+        return [f"rater is {one.rater!r}, not a name."]
+    if type(one.item) is not int or not 0 <= one.item < len(sample.items):
+        return [f"item is {one.item!r}, not a number from 0 to {len(sample.items) - 1}."]
+    if one.record != sample.items[one.item].record:
+        faults.append(f"record is {one.record!r}; item {one.item} is {sample.items[one.item].record!r}.")
+    if one.shown != (order := sample.shown(one.rater, one.item)):
+        faults.append(f"shown is {list(one.shown)!r}; this rater saw {list(order)!r}.")
+    if set(one.correctness) != set(sample.models):
+        faults.append(f"correctness scores {sorted(one.correctness)!r}; the sample has {sorted(sample.models)!r}.")
+    if type(one.seconds) not in (int, float) or not math.isfinite(one.seconds):
+        faults.append(f"seconds is {one.seconds!r}, not a number.")
+    if not isinstance(one.when, str) or not WHEN.fullmatch(one.when):
+        faults.append(f"when is {one.when!r}, not a time such as 2023-11-20T09:30:00Z.")
+    return faults
+
+
 def _rating(data: Any, sample: Sample, where: str) -> Rating | None:
     "A line of a log; None when it is about another sample."
     try:
         if data["sample"] != sample.name:
             return None
         rating = Rating(**data | {"shown": tuple(data["shown"])})
-        letters = {model: letter for letter, model in zip(LETTERS, rating.shown)}
-        faults = form_faults([rating.correctness.get(model) for model in rating.shown], letters.get(rating.most), letters.get(rating.least))
-        if set(rating.shown) != set(sample.models) or sample.items[rating.item].record != rating.record:
-            faults.append("It names other models or another record than the sample.")
+        if not (faults := _line_faults(rating, sample)):
+            letters = dict(zip(rating.shown, LETTERS))
+            faults = form_faults([rating.correctness[model] for model in rating.shown], letters.get(rating.most), letters.get(rating.least))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         faults = [f"{type(error).__name__}: {error}."]
     if faults:

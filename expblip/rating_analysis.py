@@ -84,7 +84,7 @@ def agreement_table(
     source: str = "human",  # what kind
     draws: int = 500,  # of the bootstrap over faces
     seed: int = 0,
-) -> pd.DataFrame:  # columns AGREEMENT; empty with fewer than two raters
+) -> pd.DataFrame:  # columns AGREEMENT; empty with fewer than two raters; units: faces (scores: captions) that two or more rated, NaN without any
     "Fleiss' kappa of the choices; ICC(2,1), ICC(2,k) and interval alpha of the scores; intervals by faces."
     rows, out = rating_rows(ratings), []
     people = rows["rater"].nunique()
@@ -92,14 +92,15 @@ def agreement_table(
         return pd.DataFrame(columns=list(AGREEMENT))
     for figure in ("most_complete", "least_complete"):
         counts = _counts(_cube(rows, FIGURES[figure], sample.models))
+        counts = counts[counts.sum(1) > 1]  # a face that one person rated compares nobody
         ends = bootstrap(lambda w: fleiss_kappa(counts, w), len(counts), draws, seed)  # noqa: B023
         out.append((source, figure, "fleiss_kappa", fleiss_kappa(counts), *ends, len(counts), people))
     scores = _cube(rows, "correctness", sample.models).transpose(0, 2, 1)  # [N, M, R]
-    units, models = len(scores), len(sample.models)
-    flat = scores.reshape(units * models, -1)
-    ends = bootstrap(lambda w: interval_alpha(flat, np.repeat(w, models)), units, draws, seed)
+    shared, models = scores[(~np.isnan(scores)).sum(2).max(1) > 1], len(sample.models)
+    flat, each = (table.reshape(len(table) * models, people) for table in (shared, scores))
+    ends = bootstrap(lambda w: interval_alpha(flat, np.repeat(w, models)), len(shared), draws, seed)
     out.append((source, "correctness", "interval_alpha", interval_alpha(flat), *ends, len(flat), people))
-    full = complete(flat)  # whole faces, since a rating scores all captions of a face
+    full = complete(each)  # whole faces, since a rating scores all captions of a face
     if full.shape[1] > 1:
         for place, name in enumerate(("icc_2_1", "icc_2_k")):
             ends = bootstrap(lambda w: icc(full, np.repeat(w, models))[place], len(full) // models, draws, seed)  # noqa: B023

@@ -79,10 +79,13 @@ class Desk:
         most: Any,  # letter
         least: Any,  # letter
         seconds: float = 0.0,  # it took
+        blank: bool = False,  # the form came up blank: it corrects nothing, so a face that is rated by now stays as it is
     ) -> list[str]:  # faults, each a sentence; none when it is on the disk
         "Keep a form, or say what is wrong with it."
         if faults := form_faults(scores, most, least):
             return faults
+        if blank and any((one.rater, one.item) == (rater, number) for one in self.log.read(self.sample)):
+            return ["You rated this face in another window meanwhile, and that answer is kept. Reload this page to go on."]
         self.log.append(make_rating(self.sample, rater, number, scores, most, least, seconds))
         return []
 
@@ -247,7 +250,7 @@ def build(
             texts = [item.captions[model] for model in sample.shown(rater, number)]
             said = {f"caption{i}": f'<p class="said"><b>{letter}</b> {html.escape(text)}</p>' for i, (letter, text) in enumerate(zip(LETTERS, texts))}
             marks = {f"score{i}": answers[i] for i in range(3)} | {"most": answers[3], "least": answers[4]}
-            here = {"rater": rater, "item": number, "began": time.time()}
+            here = {"rater": rater, "item": number, "began": time.time(), "blank": not earlier}
             image = f'<img src="{picture(number)}" alt="the face to be rated">'
             return screen("work", state=here, head=_head(rater, done, whole, earlier), face=image, **said, **marks)
 
@@ -273,7 +276,7 @@ def build(
 
         def hand_in(here: dict[str, Any], *answers: Any) -> list[Any]:
             "Keep it and go on, or say what is missing and change nothing."
-            faults = desk.hand_in(here["rater"], here["item"], answers[:3], answers[3], answers[4], time.time() - here["began"])
+            faults = desk.hand_in(here["rater"], here["item"], answers[:3], answers[3], answers[4], time.time() - here["began"], here["blank"])
             if faults:
                 return [_faults(faults) if out is fault else gr.skip() for out in outs]
             return go_on(here["rater"])

@@ -23,3 +23,12 @@ def test_generation_beside_hugging_face():
     found = result("cpu_generation.json")
     for name, (middle, low, high) in found["ratios"].items(): assert low <= middle <= high and f"{middle:.2f} ({low:.2f} to {high:.2f})" in PAGE, name
     assert f"captions of {found['tokens'][0]} to {found['tokens'][-1]} tokens" in PAGE
+
+
+def test_maps_of_words_point_as_the_page_says():
+    found = result("pointing.json")
+    shares = found["figures"]
+    assert found["faces"] == 120 and all(low <= share <= high for share, low, high in shares.values())
+    notebook = json.loads((ROOT.parent / "nbs/api/words.ipynb").read_text())
+    shown = "".join("".join(out.get("data", {}).get("text/plain", [])) for cell in notebook["cells"] for out in cell.get("outputs", ()))
+    assert all(f"{share:.2f}  {low:.2f}  {high:.2f}" in shown for share, low, high in shares.values())

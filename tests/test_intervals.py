@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from expblip.intervals import accuracy_parts, f1_parts, person_weights, ratio_intervals
+from expblip.intervals import accuracy_parts, difference_interval, f1_parts, person_weights, ratio_intervals
 
 
 @pytest.fixture()
@@ -31,7 +31,7 @@ def test_equal_to_rows_drawn_by_hand(answers, parts, score):
 def test_frames_of_one_person_are_one_answer(answers):
     truth, guess, _ = answers
     wide, narrow = (np.ptp(ratio_intervals(*accuracy_parts(truth, guess), people)[-1]) for people in (["x"] * 80 + ["y"] * 80, [None] * 160))
-    assert narrow > 0 and np.ptp(ratio_intervals(*accuracy_parts(truth, guess), ["x"] * 160)[-1]) == 0 and wide != narrow
+    assert narrow > 0 and wide > 0 and wide != narrow
 
 
 def test_a_class_without_a_ratio_has_no_interval_and_empty_input_is_refused(answers):
@@ -40,3 +40,16 @@ def test_a_class_without_a_ratio_has_no_interval_and_empty_input_is_refused(answ
     assert np.isnan(found[2]).all() and not np.isnan(found[[0, 1, 3]]).any()
     with pytest.raises(ValueError, match="at least one of each"):
         person_weights([])
+
+
+def test_one_person_has_no_interval_and_a_difference_lies_in_its_own(answers):
+    truth, guess, people = answers
+    parts, others = f1_parts(truth, guess), accuracy_parts(truth, guess)
+    assert np.isnan(ratio_intervals(*parts, ["a"] * 160)).all() and np.isnan(difference_interval([parts], [others], ["a"] * 160)[1:]).all()
+    alone = np.where(np.array([p == "p0" for p in people])[:, None] | [True, False], truth, np.nan)  # the second class: of one person
+    assert np.isnan(ratio_intervals(*f1_parts(alone, guess), people)).any(1).tolist() == [False, True, False]
+    ones = np.ones((160, 1))
+    gap, low, high = difference_interval([(ones / 3, ones)], [(ones / 7, ones)], people)  # the same for everybody
+    assert abs(gap - low) < 1e-12 and abs(gap - high) < 1e-12
+    import pandas as pd
+    with pytest.raises(ValueError, match=r"the person of image 1 is pd.NA \(2 such\): write None"): person_weights(["a", pd.NA, pd.NA])

@@ -212,3 +212,8 @@ def test_result_names(world):
     assert values["table2/toy-au/emot/greedy/meteor"] == 0.5 and "table2/toy-au/emot/greedy/rouge_l" not in values
     assert values["judge/toy-emotion/emot/greedy/emotion_accuracy"] == 1
     assert "judge/toy-au/emot/greedy/au_f1/AU12" in values
+
+
+@pytest.mark.parametrize("text", ['He smiles."', "Smile…", "(He smiles…)", "He smiles.”", "It says 'calm.'", "Smile!) "])
+def test_quotes_brackets_and_an_ellipsis_may_end_a_caption(text):
+    assert not judging.cut_off(text) and judging.cut_off(text.rstrip(judging.CLOSING)[:-1]) and judging.cut_off(")")

@@ -157,3 +157,15 @@ def test_averages_of_the_papers_table():
     }
     for printed, columns in rows.items():
         assert metrics.macro(np.array(columns)) == pytest.approx(printed, abs=0.06)
+
+
+@pytest.mark.parametrize('guess, said', [(np.nan, 'prediction nan of image 1, class 0'), (.7, 'prediction 0.7 of image 1, class 0')])
+def test_predictions_are_0_or_1(guess, said):
+    with pytest.raises(ValueError, match=said): metrics.f1_scores(np.ones((2, 1)), [[1], [guess]])
+
+
+@pytest.mark.parametrize('text', [None, float('nan')])
+def test_a_caption_that_is_no_text_is_named(text):
+    table = pd.DataFrame({'record': ['a', 'b'], 'text': ['fine', text]}, dtype=object)
+    with pytest.raises(metrics.MetricError, match="record 'b': its caption is (None|nan), not a text"): metrics.best_of(table, {}, dict)
+    with pytest.raises(metrics.MetricError, match="record 'c': its reference is"): metrics.best_of(table[:1], {'c': ['x', text]}, dict)

@@ -182,3 +182,18 @@ def test_delivered_sets_that_no_table_probes_get_tasks_of_their_own():
 def test_a_mix_of_worlds_is_refused():
     with pytest.raises(ValueError, match="bp4d and drawn-bp4d in one run"):
         probe_tasks(pd.DataFrame({"dataset": ["drawn-bp4d", "bp4d"]}))
+
+
+def test_an_au_never_annotated_in_training_has_no_score():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(100, 4))
+    known, never = (x[:, 0] > 0).astype(float), np.full(100, np.nan)
+    train, test = (torch.tensor(x).float(), np.c_[known, never]), (torch.tensor(x).float(), np.c_[known, rng.random(100) < .6])
+    found = linear_probe(train, test, test)
+    assert np.isnan(found.per_class[1]) and found.score == found.per_class[0] > .9
+    coded = [[1] if one else [] for one in known]
+    records = pd.DataFrame({"id": [f"i{k}" for k in range(200)], "dataset": "d", "split": ["train"] * 100 + ["test"] * 100,
+                            "subject": "a", "emotions": None,
+                            "au_present": coded + [au + [2] for au in coded], "au_absent": [[] if au else [1] for au in coded] * 2})
+    grid = torch.tensor(np.r_[x, x]).float()[:, None]
+    assert {row["figure"] for row in run_task(Task("probe/d", "d", (1, 2)), records, records[["id"]], {"qformer": grid}, "au")} == {"avg", "AU1"}

@@ -92,6 +92,21 @@ def test_sizes_of_stage_96_on_the_page():
                                       'mean over 3 seeds', 'holds']
 
 
+@pytest.mark.parametrize('paths', [['seed0/my run/r.json', 'seed12/my run/r.json', 'shared/a b/r.json'], ['seed0/{x}, y\\\\/r.json', 'a{1}']])
+def test_paths_with_blanks_and_braces_are_folded_and_unfolded(paths):
+    import subprocess
+    text = provenance.folded(paths)
+    assert provenance.unfolded(text) == paths
+    assert subprocess.run(['bash', '-c', f"printf '%s\\n' {text}"], capture_output=True, text=True).stdout.splitlines() == paths
+
+
+def test_files_that_are_gone_are_named(tmp_path):
+    row = {'figure': 'table2/x', 'results': 'seed0/metrics/results.json', 'command': 'python -m expblip.pipeline run --only metrics'}
+    with pytest.raises(ValueError, match=r"seed0/metrics/results\.json: no such file.*made again by: python -m expblip"):
+        provenance.found_again(tmp_path, row)
+    with pytest.raises(ValueError, match=r'provenance\.csv: no such file: name the folder of a report'): provenance.read_numbers(tmp_path)
+
+
 # ---------------------------------------------------------------- two runs
 
 

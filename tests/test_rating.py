@@ -16,7 +16,7 @@ from expblip.agreement import complete, fleiss_kappa, icc, interval_alpha
 from expblip.auto_rating import LLMJudge, UnansweredJudge, exact_ratings, judge_question, label_lines, read_judgement
 from expblip.chat import ChatClient
 from expblip.rating import MODELS, RatingError, RatingLog, draw_sample, make_rating, next_item, read_ratings, read_sample, write_sample
-from expblip.rating_analysis import compare, table5
+from expblip.rating_analysis import agreement_table, compare, table5
 from expblip.records import check_records, write_captions, write_records, write_truth
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,14 +101,29 @@ def test_logs_of_several_machines_and_another_sample(tmp_path):
 
 
 @pytest.mark.parametrize('change', [{'correctness': {'mix': 0, 'cat': 1, 'exp': 2}}, {'least': 'blip2'}, {'record': 'f99'}, {'item': 99},
-                                    {'shown': ['mix', 'mix', 'exp']}, {'extra': 1}])
+                                    {'shown': ['mix', 'mix', 'exp']}, {'extra': 1}, {'item': -4}, {'item': True}, {'item': 0.0}, {'rater': None},
+                                    {'rater': ['anna']}, {'when': None}, {'when': 'later'}, {'seconds': 'abc'}, {'seconds': float('nan')},
+                                    {'shown': ['mix', 'cat']}, {'shown': ['mix', 'cat', 'exp', 'au']}, {'shown': 'turned'}])
 def test_a_line_against_the_protocol_is_named(tmp_path, change):
     sample, _ = make_sample()
     log = RatingLog(tmp_path / 'log.jsonl')
     log.append(make_rating(sample, 'anna', 0, [1, 2, 3], 'A', 'B'))
-    log.path.write_text(json.dumps(json.loads(log.path.read_text()) | change) + '\n')
+    line = json.loads(log.path.read_text())
+    if change == {'shown': 'turned'}: change = {'shown': line['shown'][::-1]}
+    if 'item' in change and -4 <= change['item'] < 12: line['record'] = sample.items[int(change['item'])].record
+    log.path.write_text(json.dumps(line | change) + '\n')
     with pytest.raises(RatingError, match=r'log\.jsonl, line 1: not a rating'):
-        log.read(sample)
+        read_ratings(tmp_path, sample)
+
+
+@pytest.mark.parametrize(('options', 'said'), [({'size': 0}, 'size 0'), ({'models': ('mix', 'cat')}, 'three different'),
+                                               ({'models': ('mix', 'cat', 'exp', 'au')}, 'three different'),
+                                               ({'models': ('mix', 'cat', 'cat')}, 'three different')])
+def test_a_sample_that_cannot_be_is_refused(options, said):
+    with pytest.raises(RatingError, match=said): make_sample(**options)
+    faces = pd.DataFrame({'id': ['f0', 'f0'], 'dataset': 'a', 'image': 'images.npy:0'})
+    rows = pd.DataFrame([('f0', model, 'greedy', text) for model, text in TEXTS.items()], columns=['record', 'model', 'decode', 'text'])
+    with pytest.raises(RatingError, match="record 'f0' is in the records twice"): draw_sample(rows, faces)
 
 
 def test_a_sample_has_the_same_faces_whoever_draws_it(tmp_path):
@@ -121,6 +136,16 @@ def test_a_sample_has_the_same_faces_whoever_draws_it(tmp_path):
     assert len(orders) == 6 and len({tuple(sample.faces(f'r{i}')) for i in range(9)}) == 9
 
 
+def test_of_two_tabs_with_one_face_the_first_blank_form_counts(tmp_path):
+    from expblip.rating_page import Desk
+    sample, _ = make_sample()
+    desk = Desk(sample, RatingLog(tmp_path / 'log.jsonl'))
+    assert desk.hand_in('anna', 0, [1, 2, 3], 'A', 'B', blank=True) == []
+    assert 'in another window' in desk.hand_in('anna', 0, [9, 9, 9], 'A', 'B', blank=True)[0]
+    assert max(desk.log.read(sample)[0].correctness.values()) == 3
+    assert desk.hand_in('anna', 0, [9, 9, 9], 'A', 'B') == [] and max(desk.log.read(sample)[0].correctness.values()) == 9
+
+
 # ---------------------------------------------------------------- statistics
 
 def test_published_examples():
@@ -128,6 +153,25 @@ def test_published_examples():
     assert [round(v, 4) for v in icc([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])] == [0.2898, 0.6201]
     ratings = ['123321412...', '1233224125.3', '.3332342251.', '12332441251.']
     assert round(interval_alpha(np.array([[np.nan if c == '.' else float(c) for c in row] for row in ratings]).T), 3) == 0.849
+
+
+def test_constants_agree_on_nothing_and_large_scores_lose_no_digits():
+    for value in (.1, 5, 1 / 3):
+        assert np.isnan(icc(np.full((7, 3), value))).all() and np.isnan(interval_alpha(np.full((7, 3), value)))
+    scores = np.random.default_rng(0).integers(1, 11, (9, 1)) + np.random.default_rng(1).integers(0, 3, (9, 4)).astype(float)
+    assert np.isnan(interval_alpha(np.r_[scores, np.full((2, 4), .3)], [0] * 9 + [2, 3]))
+    assert interval_alpha(scores + 1e8) == pytest.approx(interval_alpha(scores)) and icc(scores + 1e8) == pytest.approx(icc(scores))
+
+
+def test_agreement_counts_only_faces_that_two_rated():
+    sample, _ = make_sample()
+    both = [('anna', number) for number in range(6)] + [('ben', number) for number in (5, 6, 7)]
+    said = [make_rating(sample, rater, number, [1, 5, 9], 'A', 'B') for rater, number in both]
+    one = agreement_table(said, sample, draws=20).set_index(['about', 'statistic'])
+    assert one.loc['most_complete', 'units'].tolist() == [1] and one.loc[('correctness', 'interval_alpha'), 'units'] == 3
+    assert one['low'].isna().all() and one['high'].isna().all()
+    none = agreement_table([rating for rating in said if rating.item != 5], sample, draws=20)
+    assert none[['value', 'low', 'high']].isna().all(None) and none['units'].eq(0).all()
 
 
 def test_against_definitions_pair_by_pair():
