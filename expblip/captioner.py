@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .absent import why_absent
 from .captions import Caption, Captions, au_name, caption_of, mentions
 from .card import model_card
 from .facs import emotion_caption, rule_caption
@@ -138,7 +139,9 @@ class Captioner:
 
         where = resolve_device(device)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder}: no config.json there; name a folder of stage step2 or a saved one")
+            why = why_absent(folder)
+            raise CheckpointError(f"{folder}: " + (f"this stage trained nothing: {why}; name another folder of stage step2" if why else
+                                                   "no config.json there; name a folder of stage step2 or a saved one"))
         config = read_json(folder / "config.json")
         for key in ("qformer", "encoder"): entry(folder, config, key)
         if "files" not in config: entry(folder, config, "start")

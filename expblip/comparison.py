@@ -18,10 +18,12 @@ from . import findings, report
 from .io import project_root
 from .manifest import read_manifest
 from .page import Page
+from .scales import SCALE_NAMES, SCALES
 from .tables import TITLES, Artefacts, TableError, cells_of, implementations, open_run
 
 # %% auto #0
-__all__ = ['WORDS', 'COLUMNS', 'changes', 'obstacles', 'paired', 'compared', 'facts', 'verdicts', 'compare_runs', 'main']
+__all__ = ['PROBES', 'WORDS', 'COLUMNS', 'changes', 'obstacles', 'paired', 'compared', 'facts', 'verdicts', 'compare_runs',
+           'main']
 
 # %% ../nbs/api/comparison.ipynb #0a9da743
 def _manifests(run: Path) -> dict[str, dict[str, Any]]:
@@ -72,13 +74,14 @@ def changes(
     return table.sort_values("kind", key=lambda kinds: kinds.map(order), kind="stable", ignore_index=True)
 
 # %% ../nbs/api/comparison.ipynb #28479958
+PROBES = "probes"  # what stands in the way of every table but 2 and 5
 WORDS = {"meteor": "meteor", "rouge": "rouge_l", "rouge_l": "rouge_l", "minilm_sim": "minilm_sim", "ada_sim": "ada_sim", "cider": "cider"}
 
 
 def obstacles(
     first: Artefacts,
     second: Artefacts,
-) -> dict[str, str]:  # "" -> why nothing may be compared; a metric -> why it may not
+) -> dict[str, str]:  # "" -> why nothing may be compared; a metric, or PROBES -> why it may not
     "Why figures of two runs are not comparable; empty when they are."
     found: dict[str, str] = {}
     sets = [set(report.shares(art.results, r"(?:table1|table2|judge)/(?P<dataset>[^/]+)/.+")["dataset"]) for art in (first, second)]
@@ -86,32 +89,43 @@ def obstacles(
         only = [", ".join(sorted(one - other)) or "none" for one, other in (sets, sets[::-1])]
         return {"": f"other data sets: only in {first.folder.name}: {only[0]}; only in {second.folder.name}: {only[1]}"}
     data = [(read_manifest(art.folder / "shared" / "data") or {}).get("content") for art in (first, second)]
-    if data[0] != data[1] and not _same_test(first.folder, second.folder):
-        return {"": "other faces: the records of stage data differ, in the test people too"}
+    if data[0] is None or data[0] != data[1]:
+        same = _same_test(first.folder, second.folder)
+        if same is None and None in data:
+            without = " and ".join(art.folder.name for art, content in zip((first, second), data) if content is None)
+            return {"": f"it cannot be told whether the test faces are the same: shared/data/manifest.json is missing in {without}"}
+        if not same:
+            return {"": "other faces: the records of stage data differ, in the test people too"}
     made = [implementations(art.folder) for art in (first, second)]
     for name in dict.fromkeys([*made[0], *made[1]]):
         one, two = (told.get(name, "not scored") for told in made)
         if one != two:
             found[name] = f"{name}: {one} in {first.folder.name}, {two} in {second.folder.name}"
-    limits = [_limit(art.folder) for art in (first, second)]
+    taught = [_limit(art.folder, "caption-*", "probe_limit") for art in (first, second)]
+    if taught[0] != taught[1]:
+        found[PROBES] = f"probes: trained on {taught[0] or 'an unknown number'} and on {taught[1] or 'an unknown number'} images a data set (0: all)"
+    limits = [_limit(art.folder, "metrics", "limit") for art in (first, second)]
     if limits[0] != limits[1]:
         found |= {name: f"{name}: of {limits[0]} and of {limits[1]} images a data set" for name in ("meteor", "rouge_l") if name not in found}
     return found
 
 
-def _limit(run: Path) -> str:
-    "How many images were scored, where that was said."
-    for path in sorted(run.glob("seed*/metrics/manifest.json")):
+def _limit(run: Path, stage: str, knob: str) -> str:
+    "How many images a stage took, given or by its scale; empty where no manifest says it."
+    for path in sorted(run.glob(f"seed*/{stage}/manifest.json")):
         params = (read_manifest(path.parent) or {}).get("key", {}).get("params", {})
-        return str(params.get("limit", f"the number of scale {params.get('scale')}"))
+        if params.get(knob) is not None:
+            return str(params[knob])
+        scale = params.get("scale")
+        return str(SCALES[f"{stage.split('-')[0]}.{knob}"][SCALE_NAMES.index(scale)]) if scale in SCALE_NAMES else ""
     return ""
 
 
-def _same_test(first: Path, second: Path) -> bool:
-    "Whether the test records are the same, where both runs still have them."
+def _same_test(first: Path, second: Path) -> bool | None:
+    "Whether the test records are the same; None where not both runs still have them."
     paths = [run / "shared" / "data" / "records.parquet" for run in (first, second)]
     if not all(path.is_file() for path in paths):
-        return False
+        return None
     one, two = (pd.read_parquet(path).query("split == 'test'").drop(columns="image").astype(str).reset_index(drop=True) for path in paths)
     return one.equals(two)
 
@@ -158,11 +172,19 @@ def compared(
             continue
         paper = next(cell["paper"] for cell in (one, two) if cell is not None)
         values = [_seeds(art, cell) for art, cell in ((first, one), (second, two))]
-        means = [float(np.mean(list(told.values()))) if told else float("nan") for told in values]
-        why = against.get("") or next((text for name, text in against.items() if name and key[1].endswith((name, _column(name)))), "")
+        values, means = _common(values)
+        why = against.get("") or (against.get(PROBES, "") if number not in ("2", "5") else
+                                  next((text for name, text in against.items() if name and key[1].endswith((name, _column(name)))), ""))
         gap = (float("nan"),) * 3 + (len(set(values[0]) & set(values[1])),) if why else paired(*values)
         rows.append((*key, paper, *means, *gap, why or ("" if gap[3] else "no seed in common" if all(values) else "one run alone")))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _common(values: list[dict[int, float]]) -> tuple[list[dict[int, float]], list[float]]:
+    "The values of two runs, those of their common seeds where they have some, and the means of these: all that stands in a row is of the same seeds."
+    seeds = set(values[0]) & set(values[1])
+    kept = [{seed: value for seed, value in one.items() if seed in seeds} if seeds else one for one in values]
+    return kept, [float(np.mean(list(one.values()))) if one else float("nan") for one in kept]
 
 
 def _column(metric: str) -> str:
@@ -189,8 +211,8 @@ def facts(
     for name, part in pd.concat(told).drop_duplicates("name").set_index("name").iterrows():
         values = [{int(seed): float(value) for seed, value in art.board.loc[name].dropna().items()} if name in art.board.index else {}
                   for art in (first, second)]
+        values, means = _common(values)
         gap = (float("nan"),) * 3 + (0,) if against.get("") else paired(*values)
-        means = [float(np.mean(list(one.values()))) if one else float("nan") for one in values]
         rows.append((f"{part['dataset']}, {part['model']}, {part['decode']}", part["figure"], *means, *gap, against.get("", "")))
     return pd.DataFrame(rows, columns=["row", "column", *COLUMNS[4:]])
 
@@ -262,8 +284,12 @@ def main(
     parser.add_argument("second", help="folder of another")
     parser.add_argument("--out", help="folder of the page (default: outputs/compare/<first>-<second>)")
     said = parser.parse_args(arguments)
+    from IPython.utils.capture import capture_output
+
     try:
-        print(compare_runs(said.first, said.second, said.out))
+        with capture_output(stderr=False):  # the page shows itself in a notebook
+            page = compare_runs(said.first, said.second, said.out)
+        print(page)
     except (TableError, report.ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .absent import why_absent
 from .findings import LABELS
 from .page import _jpeg, _says
 from .records import image_source, read_records, read_truth
@@ -38,7 +39,8 @@ def judged_captions(
     "The judged captions of one seed's models."
     paths = sorted(art.folder.glob("seed*/metrics/judged.parquet" if seed is None else f"seed{seed}/metrics/judged.parquet"))
     if not paths:
-        raise TableError(f"{art.folder.name}: no judged captions (stage 80, judged.parquet); run the stage metrics again")
+        why = next(filter(None, map(why_absent, sorted(art.folder.glob("seed*/metrics")))), "this run did not keep them; run the stage metrics again")
+        raise TableError(f"{art.folder.name}: no judged captions (stage 80, judged.parquet): {why}")
     table = pd.read_parquet(paths[0])
     return table[(table["decode"] == decode) & table["model"].isin((*LABELS, "blip2"))].reset_index(drop=True)
 
@@ -77,7 +79,8 @@ def training_captions(
     data = art.folder / "shared"
     place = data / "synthesize" if model in ("au", "emot") else art.folder / f"seed{seed}" / f"fuse-{model}"
     if not (place / "captions.parquet").exists():
-        raise TableError(f"{art.folder.name}: no training captions of {model} ({place.name}/captions.parquet); run the stage again")
+        why = why_absent(place) or f"this run did not keep them; run the stage {place.name} again"
+        raise TableError(f"{art.folder.name}: no training captions of {model} ({place.name}/captions.parquet): {why}")
     table, records = pd.read_parquet(place / "captions.parquet"), read_records(data / "data" / "records.parquet")
     table = table[table["record"].isin(records.loc[records["split"] != "test", "id"])]
     aspect = {"au": "au", "emot": "emotion"}.get(model)

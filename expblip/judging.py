@@ -85,8 +85,9 @@ def _wrong(stated: Collection[int], labels: Any, face: Any) -> tuple[float, floa
     if face is None and labels.au_present is None:
         return np.nan, np.nan
     has = set(face.aus if face else labels.au_present)
-    lacks = set(stated) - has if face else set(stated) & set(labels.au_absent if labels.au_absent is not None else ())
-    return float(len(lacks)), float(len(has - set(stated)))
+    missed = float(len(has - set(stated)))
+    absent = set(() if labels.au_absent is None else labels.au_absent)
+    return (float(len(set(stated) - has if face else set(stated) & absent)) if face or absent else np.nan), missed
 
 
 def judge(
@@ -148,7 +149,8 @@ def au_f1(
     said = stated_table(judged["stated_aus"].tolist(), aus)
     labels = au_labels(records.set_index("id").loc[judged["record"]], aus).astype(float)
     nothing = np.full(len(aus), np.nan)
-    full, annotated, real = nothing, f1_scores(labels, said) if len(judged) else nothing, labels
+    known = (labels == 0).any(axis=0)  # where nobody is annotated as lacking an AU, naming it always would score 1
+    full, annotated, real = nothing, np.where(known, f1_scores(labels, said), np.nan) if len(judged) else nothing, labels
     if truth is not None and len(judged):
         real = stated_table(truth.set_index("id").loc[judged["record"], "aus"].tolist(), aus)
         full = np.where(real.sum(0) > 0, f1_scores(real, said), np.nan)
@@ -160,7 +162,8 @@ MEANING = {
     "meteor": "METEOR 1.5, each reference alone, best taken, mean over captions",
     "rouge_l": "ROUGE-L (beta 1.2), each reference alone, best taken, mean over captions",
     "au_f1_full": "F1 of the AUs stated in captions against the full drawn truth, mean over drawn AUs that occur",
-    "au_f1_annotated": "F1 of the AUs stated in captions against annotated labels only, images without the label left out, mean over annotated AUs",
+    "au_f1_annotated": "F1 of the AUs stated in captions against annotated labels only, images without the label left out, mean over AUs "
+                       "that are annotated as absent somewhere",
     "emotion_accuracy": "share of captions whose stated emotions equal the labelled (else the true) ones",
     "correctness": "share of stated AUs and emotions that are true, per caption, then the mean; a caption stating nothing counts 0",
     "completeness": "share of true AUs and emotions that are stated, per caption, then the mean",

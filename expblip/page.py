@@ -24,7 +24,7 @@ from .report import shares
 from .stacked import traced
 
 # %% auto #0
-__all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STATED', 'STYLE', 'examples', 'examples_html', 'pictures', 'facts_table',
+__all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STATED', 'STYLE', 'examples', 'examples_html', 'pictures', 'facts_table', 'no_f1',
            'attention_table', 'scaling_table', 'Page']
 
 # %% ../nbs/api/page.ipynb #499b7fd6
@@ -156,6 +156,16 @@ def facts_table(
     "What captions state, read back and held against labels and truth, and how they are worded; greedy captions, and rows without a model."
     names = r"(?:judge|table2)/(?P<dataset>[^/]+)/(?P<model>[^/]+)/(?P<decode>greedy|none)/(?P<figure>[a-z_0-9]+)"
     return _spread_table(results, names, STATED)
+
+
+def no_f1(
+    facts: pd.DataFrame,  # as `facts_table` gives it
+) -> str:  # "" when AU-F1 is there, or no AU is annotated at all
+    "Why captions of annotated AUs have no AU-F1."
+    if facts["missed"].isna().all() or facts[["au_f1_full", "au_f1_annotated"]].notna().any(axis=None):
+        return ""
+    return ("No AU-F1: no AU of the test pictures is annotated as absent, so naming every AU would score 1. "
+            "Fill the column au_absent to have it. ")
 
 
 def attention_table(

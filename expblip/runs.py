@@ -191,6 +191,8 @@ def summary(
     number = lambda value: f"{value:9.1f}" if isinstance(value, (int, float)) else f"{'-':>9}"
     lines = ["", f"{'stage':{width}}  {'':8}  seconds      cpu  training      MiB"]
     for row in rows:
+        if row["status"] == "skipped" and row["name"] not in work.problems:
+            continue  # all in one line below
         cells = [number(row["seconds"]), number(row["cpu_seconds"]), number(row["train_seconds"])]
         lines.append(f"{row['name']:{width}}  {row['status']:8}{''.join(cells)}  {row['peak_mib'] or '-':>7}")
     ran = [row for row in rows if row["status"] == "done"]

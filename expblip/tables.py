@@ -22,9 +22,9 @@ from .kinds import Kind
 from .stacked import traced
 
 # %% auto #0
-__all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'SMALLER', 'OWN', 'RATED', 'NOBODY', 'TableError', 'printed',
-           'Artefacts', 'open_run', 'implementations', 'caption_cells', 'probe_cells', 'rating_cells', 'cells_of',
-           'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
+__all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'SMALLER', 'OWN', 'RATED', 'NOBODY', 'MADE', 'TableError',
+           'printed', 'Artefacts', 'open_run', 'implementations', 'caption_cells', 'probe_cells', 'rating_cells',
+           'cells_of', 'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
 
 # %% ../nbs/api/tables.ipynb #943f1ddf
 class TableError(ValueError):
@@ -312,20 +312,28 @@ def notebooks() -> list[Path]:
     return [path for path in sorted((project_root() / "nbs" / "tables").glob("*.ipynb")) if path.stem not in ("table1", "compare")]
 
 
+MADE = "made"
+
+
 def run_all(
     run: str | Path,  # the run's folder
     execute: Callable[..., Any] | None = None,  # papermill's, for tests
-) -> list[Path]:  # the executed notebooks
-    "Make every table and figure of a run."
+) -> dict[str, str]:  # notebook -> MADE, "left out: ..." (the run lacks its artefacts) or "FAILED: ..."
+    "Make every table and figure of a run that its artefacts allow; TableError when the run has no figures at all."
     from papermill import execute_notebook
 
-    art, made = open_run(run), []
+    art, said = open_run(run), {}
     (art.folder / "tables").mkdir(exist_ok=True)
     for path in notebooks():
-        made.append(art.folder / "tables" / path.name)
-        (execute or execute_notebook)(path, made[-1], {"run": str(run)}, kernel_name="python3", progress_bar=False, cwd=project_root())
-        print(made[-1], flush=True)
-    return made
+        to = art.folder / "tables" / path.name
+        try:
+            (execute or execute_notebook)(path, to, {"run": str(run)}, kernel_name="python3", progress_bar=False, cwd=project_root())
+            said[path.stem] = MADE
+        except Exception as error:  # papermill's carries the name and the words of what the cell raised
+            name, words = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+            said[path.stem] = f"left out: {words}" if name == TableError.__name__ else f"FAILED: {name}: {words}"
+            to.unlink(missing_ok=True)
+    return said
 
 
 def main(
@@ -334,12 +342,15 @@ def main(
     "The command line."
     parser = argparse.ArgumentParser(prog="python -m expblip.tables", description="Every table and figure of a run, from its artefacts.")
     parser.add_argument("run", help="the run's folder, such as outputs/tiny")
+    run = parser.parse_args(arguments).run
     try:
-        run_all(parser.parse_args(arguments).run)
+        said = run_all(run)
     except TableError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    for name, what in said.items():
+        print(f"{name}: {Path(run) / 'tables' / f'{name}.ipynb'}" if what == MADE else f"{name}: {what}")
+    return int(MADE not in said.values() or any(what.startswith("FAILED") for what in said.values()))
 
 
 if __name__ == "__main__" and "__file__" in globals():

@@ -213,3 +213,12 @@ def test_words_point_to_their_action_more_than_chance_and_shuffled_weights(capti
     from expblip.world import draw_world
     game, _ = word_game(captioner.net, draw_world(dict(rafau=32, val=0, test=1.), 779_000).faces[:8])
     assert len(game) >= 20 and game.hit.mean() > 2.5 * game.chance.mean() and game.hit.mean() > game.shuffled.mean() + .15
+
+
+def test_a_captioner_of_an_absent_stage_says_why_there_is_none(tmp_path):
+    from expblip.checkpoints import CheckpointError
+    from expblip.io import write_json
+
+    write_json(tmp_path / "step2-exp/absent.json", {"reason": "no training image carries emotions"})
+    with pytest.raises(CheckpointError, match="this stage trained nothing: no training image carries emotions; name another folder"):
+        Captioner.from_pretrained(tmp_path / "step2-exp")

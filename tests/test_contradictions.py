@@ -53,3 +53,15 @@ def test_fields_that_recipes_disagree_on_stand_in_the_table():
         found = [r.of(step) for r in RECIPES.values()]
         for field in found[0]:
             if len({str(f[field]) for f in found}) > 1: assert field in told, field
+
+
+def test_the_two_tables_and_the_recipe_tell_the_same_of_the_supplement():
+    "Its table 12 is of step 2 alone: what it gives is marked so wherever it stands, and the recipe takes step 1 from the code."
+    first = {row.split("|")[1].strip(): row.split("|")[3].strip() for row in TEXT[:TEXT.index("**Ours.**")].splitlines() if row.startswith("| ")}
+    second = {row[0]: row[2] for row in ROWS}
+    assert first["peak learning rate, step 1"] == "not given" and first["peak learning rate, step 2"] == "1e-5"
+    assert all("(step 2)" in second[what] for what in ("peak learning rate", "updates of the warm-up", "batch", "epochs", "betas of AdamW"))
+    assert all("(step 2)" in first[what] for what in ("warm-up steps", "batch", "epochs", "betas of AdamW"))
+    told, code = RECIPES["supplement"], RECIPES["released_code"]
+    assert all(getattr(told, name)[0] == getattr(code, name)[0] for name in ("lr", "lr_min", "warmup", "batch", "epochs"))
+    assert (told.lr[1], told.warmup[1], told.batch[1], told.epochs[1]) == (1e-5, 1000, 32, 20)

@@ -77,3 +77,24 @@ def test_knobs_that_a_howto_names_exist(name):
     words = "".join(text(c) for c in cells(name))
     named = {(stage, knob) for stage, knob in re.findall(r"\b([a-z]\w*)\.(\w+)=(?!=)", words) if stage in STAGES}
     assert not [f"{stage}.{knob}" for stage, knob in named if knob not in stage_knobs(stage)]
+
+
+def test_another_start_is_told_to_every_stage_that_has_one():
+    "The command names each stage of `make paper` with the parameter `init`, the sentence below it the others."
+    import yaml
+
+    from expblip.graph import notebook_parameters
+    stages = yaml.safe_load((ROOT / "pipeline.yaml").read_text())["stages"]
+    having = {name for name, stage in stages.items() if "init" in notebook_parameters(ROOT / stage["notebook"])}
+    words = "".join(text(c) for c in cells("other_llm"))
+    assert len(having) > 5 and having == set(re.findall(r"\b(\w+)\.init=my-start", words))
+    command = re.search(r"make paper RUN=llama.*", words)[0]
+    assert having - set(re.findall(r"(\w+)\.init=", command)) == {"finetune", "ablation"}, "these two are no part of the default run"
+
+
+def test_the_jobs_of_the_slurm_page_name_what_the_scale_needs():
+    "A start, the data: without them neither line could run."
+    page = next(text(c) for c in cells("slurm") if "```bash\nexport KNOBS" in text(c))
+    assert all(f"start.{knob}=" in page for knob in ("weights", "lm", "text"))
+    jobs = re.findall(r"^.*\bsbatch .*", page, re.M)
+    assert len(jobs) == 2 and all("DATA=" in job and ("$KNOBS" in job or "KNOBS" not in job) for job in jobs)

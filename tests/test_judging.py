@@ -214,6 +214,22 @@ def test_result_names(world):
     assert "judge/toy-au/emot/greedy/au_f1/AU12" in values
 
 
+
 @pytest.mark.parametrize("text", ['He smiles."', "Smile…", "(He smiles…)", "He smiles.”", "It says 'calm.'", "Smile!) "])
 def test_quotes_brackets_and_an_ellipsis_may_end_a_caption(text):
     assert not judging.cut_off(text) and judging.cut_off(text.rstrip(judging.CLOSING)[:-1]) and judging.cut_off(")")
+
+
+def test_without_negatives_there_is_no_f1(world):
+    "Labels of what is present alone: who names every AU would score 1, so nobody gets a score, and nothing is said to be made up."
+    records, _ = world
+    bare = records.assign(au_absent=pd.Series([None if present is None else [] for present in records["au_present"]], dtype=object))
+    shown = bare[[present is not None and len(present) > 0 for present in bare["au_present"]]]
+    everything = judging.judge(predicted(shown["id"], [rule_caption(AUS)] * len(shown), "majority"), bare)
+    summary, per_au = judging.summarise(everything, bare, None, AUS)
+    assert summary[["au_f1_annotated", "hallucinated"]].isna().all(axis=None) and summary["missed"].item() == 0
+    assert per_au["annotated"].isna().all() and not [row for row in judging.entries(summary, per_au) if "au_f1" in row["name"]]
+    lacks = next(row.id for row in shown.itertuples() if 4 not in row.au_present)
+    one = bare.assign(au_absent=pd.Series([[4] if record == lacks else old for record, old in zip(bare["id"], bare["au_absent"])], dtype=object))
+    per_au = judging.summarise(judging.judge(everything[["record", "text", "model", "decode"]], one), one, None, AUS)[1].set_index("au")
+    assert per_au["annotated"].dropna().index.tolist() == [4] and per_au["annotated"][4] < 1

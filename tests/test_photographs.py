@@ -52,7 +52,8 @@ def photographs(project: Path, name: str, columns: str, *, people: int = 8) -> t
     lines = [f'image,subject,{columns}'] if columns else ['image,subject']
     for i in range(2 * people):
         emotion, aus = LOOKS[i % 4]
-        cells = {'split': splits[i // 2], 'emotions': emotion, 'au_present': '+'.join(map(str, aus)), 'au_absent': '27'}
+        absent = sorted({au for _, others in LOOKS for au in others} - set(aus))
+        cells = {'split': splits[i // 2], 'emotions': emotion, 'au_present': '+'.join(map(str, aus)), 'au_absent': '+'.join(map(str, absent))}
         lines.append(','.join([f'{i}.jpg', f'p{i // 2}', *(cells[c] for c in columns.split(',') if c)]))
     (project / 'my [album]' / f'{name}.csv').write_text('\n'.join(lines))
     command = [sys.executable, '-m', 'expblip.pipeline', 'run', '--run', name, '--scale', 'smoke', '--data', f'my [album]/{name}.csv',

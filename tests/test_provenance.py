@@ -19,7 +19,7 @@ def left(folder, instance, figures, params=None, versions=None, content='c' * 64
     "What the pipeline leaves of one stage instance."
     stage = instance.split('/')[-1].split('-')[0]
     key = {'params': {'scale': 'tiny', **(params or {})}, 'modules': modules or {}, 'code': 'f' * 64}
-    books = {'data': '10_data', 'metrics': '80_metrics', 'step2': '40_step2'}
+    books = {'data': '10_data', 'metrics': '80_metrics', 'step2': '40_step2', 'caption': '50_caption'}
     write_json(folder / instance / 'manifest.json', {
         'instance': instance, 'stage': stage, 'notebook': f'nbs/stages/{books[stage]}.ipynb', 'all_params': {'scale': 'tiny', 'device': 'auto'},
         'commit': commit, 'versions': {'torch': '2', **(versions or {})}, 'key': key, 'outputs': {}, 'content': content, 'seconds': 2.5,
@@ -151,9 +151,44 @@ def test_other_data_sets(tmp_path):
     assert 'only in b: drawn-gft' in comparison.obstacles(a, tables.open_run(b.folder))['']
 
 
+@pytest.mark.parametrize('gone', ['a', 'b', 'ab'])
+def test_without_the_manifest_of_the_data_nobody_can_tell(tmp_path, gone):
+    runs = {name: run_of(tmp_path / name) for name in 'ab'}
+    for name in gone: (runs[name] / 'shared/data/manifest.json').unlink()
+    a, b = opened(*runs.values())
+    why = comparison.obstacles(a, b)['']
+    assert why.startswith('it cannot be told') and why.endswith('missing in ' + ' and '.join(gone))
+    assert comparison.compared(a, b, '2')['difference'].isna().all()
+
+
+def test_probes_trained_on_other_numbers_of_images(tmp_path):
+    "Given in one run, the scale's in the other; what captions say may still be compared."
+    probed = {'table4/au/qformer/pooled/AU1': .5}
+    runs = [run_of(tmp_path / name) for name in 'ab']
+    for run, given in zip(runs, ({}, {'probe_limit': 50})):
+        for seed in range(3): left(run, f'seed{seed}/caption-au', probed, given)
+    a, b = opened(*runs)
+    assert comparison.obstacles(a, b) == {comparison.PROBES: 'probes: trained on 2000 and on 50 images a data set (0: all)'}
+    assert comparison.compared(a, b, '2')['difference'].notna().any()
+    row = comparison.compared(a, b, '4').query("column == 'AU1' and first == first").iloc[0]
+    assert 'trained on 2000' in row.note and np.isnan(row.difference)
+    left(runs[1], 'seed0/caption-au', probed, {'probe_limit': 2000})
+    assert comparison.obstacles(*opened(*runs)) == {}
+
+
+def test_all_numbers_of_a_row_are_of_the_common_seeds(tmp_path):
+    "A fourth seed of one run moves neither mean nor difference."
+    runs = [run_of(tmp_path / 'a'), run_of(tmp_path / 'b', .1, seeds=(0, 1, 2, 40))]
+    a, b = opened(*runs)
+    row = comparison.compared(a, b, '2').query("column == 'rafau_meteor'").iloc[0]
+    assert (row.first, row.second, row.difference) == pytest.approx((.52, .62, .1))
+    assert (comparison.facts(a, b).eval('second - first - difference').abs() < 1e-9).all()
+
+
 def test_the_command(tmp_path, capsys):
     runs = [str(run_of(tmp_path / name)) for name in 'ab']
     assert comparison.main([*runs, '--out', str(tmp_path / 'page')]) == 0 and (tmp_path / 'page/table2.csv').is_file()
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / 'page/report.html')], 'the file and nothing else'
     kept = pd.read_csv(tmp_path / 'page/table2.csv')
     assert {'a', 'b', 'difference'} <= set(kept)
     assert comparison.main([runs[0], runs[0]]) == 2 and 'this is one run, named twice' in capsys.readouterr().err

@@ -351,3 +351,15 @@ def test_a_run_is_of_one_world():
 def test_kinds_load_nothing_heavy():
     code = "import sys, expblip.kinds; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_no_f1_without_annotated_absences_has_its_reason():
+    "Photographs with au_present alone; not when there is an F1, and not for emotions alone."
+    from expblip.page import facts_table, no_f1
+
+    def told(**figures):
+        return facts_table(pd.DataFrame([{"name": f"judge/photos/majority/none/{name}", "value": value, "seed": 0, "stage": "metrics", "meaning": "x"}
+                                         for name, value in figures.items()]))
+
+    assert no_f1(told(missed=0.0)).startswith("No AU-F1: ") and "au_absent" in no_f1(told(missed=0.0))
+    assert no_f1(told(missed=0.0, au_f1_annotated=0.5)) == no_f1(told(emotion_accuracy=0.5)) == ""

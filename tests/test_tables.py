@@ -177,9 +177,32 @@ def test_failures_are_counted(drawn):
 
 def test_the_command_runs_them_all(drawn, tmp_path, capsys):
     given = []
-    made = tables.run_all(drawn, lambda path, to, parameters, **more: given.append((path.stem, to.name, parameters)))
-    assert [name for name, *_ in given] == OF_RUNS and made[0].parent == drawn / 'tables' and given[0][2] == {'run': str(drawn)}
+    said = tables.run_all(drawn, lambda path, to, parameters, **more: given.append((path.stem, to.parent, parameters)))
+    assert [name for name, *_ in given] == OF_RUNS and given[0][1:] == (drawn / 'tables', {'run': str(drawn)}) and set(said.values()) == {'made'}
     assert tables.main([str(tmp_path / 'nothing')]) == 2 and 'make paper RUN=nothing' in capsys.readouterr().err
+
+
+def test_tables_without_their_artefacts_are_left_out_and_the_others_made(tmp_path, monkeypatch, capsys):
+    "By papermill, three notebooks of a run that kept its figures and an absent stage, as photographs with AU labels alone leave them."
+    folder = small_run(tmp_path / 'mine')
+    (folder / 'seed0/fuse-exp/captions.parquet').unlink()
+    write_json(folder / 'seed0/fuse-exp/absent.json', {'reason': 'no training image carries emotions'})
+    keep = ('failures', 'figure6', 'table5')
+    monkeypatch.setattr(tables, 'notebooks', lambda: [ROOT / f'nbs/tables/{name}.ipynb' for name in keep])
+    assert tables.main([str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('failures: ') and lines[0].endswith('failures.ipynb') and lines[2].endswith('table5.ipynb'), lines
+    assert lines[1] == 'figure6: left out: mine: no training captions of exp (fuse-exp/captions.parquet): no training image carries emotions', lines
+    assert (folder / 'tables/table5.csv').is_file() and not (folder / 'tables/figure6.ipynb').exists()
+
+    def broken(path, *rest, **more):
+        raise ValueError('a real fault') if path.stem == 'table5' else tables.TableError('no judged captions')
+
+    said = tables.run_all(folder, broken)
+    left = 'left out: no judged captions'
+    assert said == {'failures': left, 'figure6': left, 'table5': 'FAILED: ValueError: a real fault'}
+    monkeypatch.setattr(tables, 'run_all', lambda run: said)
+    assert tables.main([str(folder)]) == 1
 
 
 def test_one_of_them_by_papermill(licensed, tmp_path):
