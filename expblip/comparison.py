@@ -195,7 +195,7 @@ def _seeds(art: Artefacts, cell: Any) -> dict[int, float]:
     "The values of a cell by seed, scaled as the table is."
     if cell is None or not cell["figure"]:
         return {}
-    return {int(seed): float(value) * cell["times"] for seed, value in art.board.loc[cell["figure"]].items() if not np.isnan(value)}
+    return {int(seed): float(value) * cell["times"] + cell["plus"] for seed, value in art.board.loc[cell["figure"]].items() if not np.isnan(value)}
 
 
 def facts(

@@ -51,7 +51,8 @@ def overrides(
     return flat
 
 # %% ../nbs/api/provenance.ipynb #c55e4cba
-NUMBERS = ("table", "row", "label", "column", "shown", "figure", "times", "seeds", "values", "results", "manifest", "commit", "notebook", "command")
+NUMBERS = ("table", "row", "label", "column", "shown", "figure", "times", "plus", "seeds", "values", "results", "manifest", "commit", "notebook",
+           "command")
 
 
 def folded(
@@ -131,7 +132,7 @@ class Origin:
 
     def numbers(
         self,
-        table: pd.DataFrame,  # with `attrs["figures"]`: row and column -> figure, or (figure, factor), or several of these
+        table: pd.DataFrame,  # with `attrs["figures"]`: row and column -> figure, (figure, factor[, summand]) or several of these
         name: str,  # of the table
     ) -> list[dict[str, Any]]:  # one for a number, keys NUMBERS
         "Every number of a table with its source; `KeyError` for a figure that the run has not."
@@ -141,15 +142,15 @@ class Origin:
                 continue  # columns that the page leaves out
             listed = said if isinstance(said, list) else [said]
             for one in listed:
-                figure, times = one if isinstance(one, tuple) else (one, 1.0)
+                figure, times, plus = (*one, 0.0)[:3] if isinstance(one, tuple) else (one, 1.0, 0.0)
                 found = self._cost(figure, table["place"].iloc[row]) if figure.startswith("cost/") else self.figures[figure]
                 sources = [self.source(file) for _, _, file in found]
                 values = [value for _, value, _ in found]
-                text = str(table[column].iloc[row]) if len(listed) == 1 else spread_text(values, scale=times)
+                text = str(table[column].iloc[row]) if len(listed) == 1 else spread_text([times * value + plus for value in values])
                 seeds = " ".join(str(seed) for seed, _, _ in found if seed is not None)
                 manifests = folded(one.manifest for one in sources if one.manifest)
                 commit, notebook = (" ".join(dict.fromkeys(getattr(one, key) for one in sources)) for key in ("commit", "notebook"))
-                told = (name, row + 1, str(table.iloc[row, 0]), column, text, figure, times, seeds, " ".join(map(repr, values)),
+                told = (name, row + 1, str(table.iloc[row, 0]), column, text, figure, times, plus, seeds, " ".join(map(repr, values)),
                         folded(file for _, _, file in found), manifests, commit, notebook, self.command(sources))
                 rows.append(dict(zip(NUMBERS, told)))
         return rows
@@ -235,5 +236,4 @@ def read_numbers(
     if not path.is_file():
         raise ValueError(f"{path}: no such file: name the folder of a report, such as outputs/dev/report, or write the report again")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return table.astype({"row": int, "times": float})
-
+    return table.astype({"row": int, "times": float, "plus": float})

@@ -21,9 +21,9 @@ from .stacked import NOT_YET  # noqa: F401 (whoever reads a table looks for it h
 from .stacked import ABSENT, NO_COUNTERPART, NO_F1, PAPER, SIZE, as_printed, cell_text, own_names, stack, traced
 
 # %% auto #0
-__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ReportError', 'collect', 'kept', 'board', 'shares', 'run_kind', 'table1',
-           'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs', 'elapsed', 'cost_summary',
-           'logs']
+__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ONE_TO_TEN', 'ReportError', 'collect', 'kept', 'board', 'shares', 'run_kind',
+           'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs', 'elapsed',
+           'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 class ReportError(ValueError):
@@ -270,6 +270,9 @@ def uneven(
 JUDGES = {"human": "people", "llm": "a chat model"}  # who rated the sample of stage 88, beside the exact truth of all test faces
 
 
+ONE_TO_TEN = (9.0, 1.0)  # factor and summand that put a share of true statements on the paper's scale from 1 to 10 (as `auto_rating.score`)
+
+
 def table5(
     results: pd.DataFrame,  # as `collect` gives it
     decode: str = "greedy",  # which captions
@@ -278,25 +281,25 @@ def table5(
     paper, values, kind = paper_table(5), board(results), run_kind(results)
     figures = {"correctness": "correctness", "highest_completeness_percent": "most_complete", "lowest_completeness_percent": "least_complete"}
     rows: list[dict[str, str]] = []
-    known: dict[tuple[int, str], tuple[str, float]] = {}
+    known: dict[tuple[int, str], tuple[str, float, float]] = {}
 
-    def note(place: str, scales: Mapping[str, float]) -> None:
+    def note(place: str, scales: Mapping[str, tuple[float, float]]) -> None:
         at = {name: f"{place}/{figure}" for name, figure in figures.items()}
-        known.update({(len(rows), name): (figure, scales[name]) for name, figure in at.items() if figure in values.index})
+        known.update({(len(rows), name): (figure, *scales[name]) for name, figure in at.items() if figure in values.index})
 
     for row in paper.to_dict("records"):
         model = {label: name for name, label in LABELS.items()}[row["model"].split("-")[0]]
         place = f"table5/all/{model}/{decode}"
         rows.append({name: as_printed(value) for name, value in row.items()} | {"source": "paper, people"})
-        scales = {name: 10 if name == "correctness" else 100 for name in figures}
-        exact = {name: cell_text(values, f"{place}/{figure}", scales[name], 2) for name, figure in figures.items()}
+        scales = {name: ONE_TO_TEN if name == "correctness" else (100.0, 0.0) for name in figures}
+        exact = {name: cell_text(values, f"{place}/{figure}", scales[name][0], 2, scales[name][1]) for name, figure in figures.items()}
         if kind.truth:
             note(place, scales)
             rows.append({"model": row["model"], "source": f"{kind.label}, exact truth"} | exact)
         for source, judge in JUDGES.items():
             place = f"rating/{source}/{model}"
             if source == "human" or f"{place}/correctness" in values.index:
-                note(place, scales | {"correctness": 1})
+                note(place, scales | {"correctness": (1.0, 0.0)})
                 said = {name: cell_text(values, f"{place}/{figure}", 1 if name == "correctness" else 100, 2) for name, figure in figures.items()}
                 rows.append({"model": row["model"], "source": f"{kind.label}, {judge}"} | said)
     return traced(pd.DataFrame(rows, columns=["model", "source", *figures]), known)

@@ -28,11 +28,12 @@ def cell_text(
     name: str | None,  # a figure; None: the paper alone has this cell; ABSENT or NO_F1: said as it is
     scale: float,  # 100 for per cent
     digits: int,  # behind the point
+    plus: float = 0.0,  # added after scaling
 ) -> str:
     "Mean and standard deviation over seeds, or why there is none."
     if name in (None, ABSENT, NO_F1):
         return name or NO_COUNTERPART
-    return (spread_text(values.loc[name].to_numpy(float), digits, scale) if name in values.index else "") or NOT_YET
+    return (spread_text(scale * values.loc[name].to_numpy(float) + plus, digits) if name in values.index else "") or NOT_YET
 
 
 def as_printed(
@@ -55,7 +56,7 @@ def own_names(
 # %% ../nbs/api/stacked.ipynb #02552649
 def traced(
     table: pd.DataFrame,  # cells as they shall be read
-    known: Mapping[tuple[int, str], Any],  # row and column -> figure, or (figure, factor), or several of these
+    known: Mapping[tuple[int, str], Any],  # row and column -> figure, or (figure, factor), or (figure, factor, summand), or several of these
 ) -> pd.DataFrame:  # the same; `attrs["figures"]` says which figure each number is
     "A table whose numbers can be followed to where they were measured (`provenance`)."
     table.attrs["figures"] = dict(known)

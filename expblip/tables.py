@@ -103,19 +103,20 @@ def implementations(
     return found
 
 # %% ../nbs/api/tables.ipynb #58672c9f
-CELLS = ("row", "column", "judge", "paper", "ours", "spread", "seeds", "difference", "figure", "times")
+CELLS = ("row", "column", "judge", "paper", "ours", "spread", "seeds", "difference", "figure", "times", "plus")
 
 
 def _cell(
-    art: Artefacts, row: str, column: str, paper: float, name: str, scale: float = 1.0, judge: str = "", same: bool = True
+    art: Artefacts, row: str, column: str, paper: float, name: str, scale: float = 1.0, judge: str = "", same: bool = True,
+    plus: float = 0.0
 ) -> tuple[Any, ...]:
-    "One cell; `same`: the metric is the paper's."
-    values = scale * art.board.loc[name].to_numpy(float) if name in art.board.index else np.empty(0)
+    "One cell, its values scale * figure + plus; `same`: the metric is the paper's."
+    values = scale * art.board.loc[name].to_numpy(float) + plus if name in art.board.index else np.empty(0)
     values = values[~np.isnan(values)]
     mean = float(values.mean()) if len(values) else float("nan")
     spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     difference = mean - paper if same and art.comparable else float("nan")
-    return row, column, judge, paper, mean, spread, len(values), difference, name if len(values) else "", scale
+    return row, column, judge, paper, mean, spread, len(values), difference, name if len(values) else "", scale, plus
 
 
 def _frame(rows: Iterator[tuple[Any, ...]]) -> pd.DataFrame:
@@ -191,8 +192,8 @@ def probe_cells(
     return _frame(rows())
 
 
-RATED = {"correctness": ("correctness", 10.0), "highest_completeness_percent": ("most_complete", 100.0),
-         "lowest_completeness_percent": ("least_complete", 100.0)}
+RATED = {"correctness": ("correctness", *report.ONE_TO_TEN), "highest_completeness_percent": ("most_complete", 100.0, 0.0),
+         "lowest_completeness_percent": ("least_complete", 100.0, 0.0)}
 NOBODY = "No ratings yet: nobody has rated the captions of this run."
 
 
@@ -206,9 +207,9 @@ def rating_cells(
     def rows() -> Iterator[tuple[Any, ...]]:
         for row in printed("5").to_dict("records"):
             model = CAPTIONERS[row["model"]]
-            for column, (figure, scale) in RATED.items():
+            for column, (figure, scale, plus) in RATED.items():
                 every = f"table5/all/{model}/{decode}/{figure}"
-                yield _cell(art, row["model"], column, row[column], every, scale, "exact truth, all test faces", False)
+                yield _cell(art, row["model"], column, row[column], every, scale, "exact truth, all test faces", False, plus)
                 for source, judge in sources.items():
                     at = f"rating/{source}/{model}/{figure}"
                     yield _cell(art, row["model"], column, row[column], at, 1.0 if figure == "correctness" else 100.0, judge, source == "human")
@@ -246,7 +247,8 @@ def _traced(wide: pd.DataFrame, cells: pd.DataFrame, index: list[str]) -> pd.Dat
     "The table with, by row and column, the figure that each number of ours is."
     keys = cells["row"] if len(index) == 1 else pd.Series(list(zip(cells["row"], cells["judge"])), cells.index, dtype=object)
     at = {key: place for place, key in enumerate(wide.index)}
-    known = {(at[key], column): (figure, times) for key, column, figure, times in zip(keys, cells["column"], cells["figure"], cells["times"])
+    told = zip(keys, cells["column"], cells["figure"], cells["times"], cells["plus"])
+    known = {(at[key], column): (figure, times, plus) for key, column, figure, times, plus in told
              if figure and key in at and column in wide}
     return traced(wide, known)
 
@@ -267,7 +269,7 @@ def sides(
     judged, fair = bool((cells["judge"] != "").any()), cells["difference"].notna()
     found = []
     if fair.any():
-        three = cells[fair].melt(["row", "column", "judge", "spread", "figure", "times"], ["paper", "ours", "difference"], "what", "value")
+        three = cells[fair].melt(["row", "column", "judge", "spread", "figure", "times", "plus"], ["paper", "ours", "difference"], "what", "value")
         three = three.assign(row=three["row"] + ": " + three["what"], spread=np.nan, figure=three["figure"].where(three["what"] == "ours", ""))
         wide = _wide(three, "value", judged)
         order = [f"{row}: {what}" for row in dict.fromkeys(cells.loc[fair, "row"]) for what in ("paper", "ours", "difference")]

@@ -205,6 +205,22 @@ def test_tables_without_their_artefacts_are_left_out_and_the_others_made(tmp_pat
     assert tables.main([str(folder)]) == 1
 
 
+def test_exact_correctness_is_on_the_papers_scale(drawn):
+    "1 + 9 x the share of true statements, as `auto_rating` rates the sample: nothing true is 1, in the table, the report and beside another run."
+    from expblip import comparison, report
+    from expblip.auto_rating import score
+
+    art = tables.open_run(drawn)
+    cells = tables.cells_of(art, '5').query("column == 'correctness' and judge == 'exact truth, all test faces'")
+    assert len(cells) == 3 and cells['ours'].tolist() == pytest.approx([1 + 9 * .8] * 3) and (cells[['times', 'plus']] == (9, 1)).all(axis=None)
+    assert [round(report.ONE_TO_TEN[0] * p + report.ONE_TO_TEN[1]) for p in (0, .8, 1)] == [score(p) for p in (0, .8, 1)] == [1, 8, 10]
+    shown = report.table5(art.results)
+    assert shown.loc[shown['source'] == 'drawn faces, exact truth', 'correctness'].tolist() == ['8.20'] * 3
+    assert set(shown.attrs['figures'].values()) >= {('table5/all/exp/greedy/correctness', 9.0, 1.0)}
+    beside = comparison.compared(art, art, '5').query("column == 'correctness'")
+    assert beside['first'].tolist() == pytest.approx([8.2] * 3)
+
+
 def test_one_of_them_by_papermill(licensed, tmp_path):
     assert 'Paper, ours, difference' in told('table2', tmp_path / 'out.ipynb', run=str(licensed)) and (licensed / 'tables/table2.csv').exists()
 
