@@ -228,7 +228,8 @@ def test_every_number_of_the_readme_is_accounted_for():
     lock = dict(x.split('==') for x in (ROOT / 'requirements.lock').read_text().splitlines() if '==' in x)
     project = (ROOT / 'pyproject.toml').read_text()
     known = {lock['torch']: True, '2.11': '"torch>=2.11,' in project, '5.17': '"transformers>=5.17,' in project,
-             '1.5': any(p.name == 'meteor-1.5.jar' for p in files('pycocoevalcap') or ()),
+             '20': 'Add a data set in 20 lines' in (ROOT / 'nbs/howto/own_data_set.ipynb').read_text(),
+                 '1.5': any(p.name == 'meteor-1.5.jar' for p in files('pycocoevalcap') or ()),
              **dict.fromkeys(('8', '4'), '8 and 4 bits' in (ROOT / 'nbs/api/memory.ipynb').read_text())}
     assert all(known.values())
     unknown = [n for n in numbers((ROOT / 'README.md').read_text()) if n not in known and not re.search(rf'(?<![\w.]){re.escape(n)}(?![\w])', made)]
