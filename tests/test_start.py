@@ -74,7 +74,7 @@ def test_the_large_scales_begin_from_the_stage_start_and_the_small_ones_do_not()
     full = plan("x", "full", overrides=drawn).instances
     for instance in full.values():
         if "init" in instance.inputs: assert instance.params["init"] == "outputs/x/shared/start" and "shared/start" in instance.needs
-    assert {i.stage for i in full.values() if "init" in i.inputs} == {"features", "step1", "step2", "caption", "detector"}
+    assert {i.stage for i in full.values() if "init" in i.inputs} == {"features", "step1", "step2", "caption", "detector", "attention"}
     tiny = plan("x", "tiny").instances
     assert "shared/start" not in tiny and not any("init" in i.inputs for i in tiny.values())
     assert "data/drawn-blip2/*.safetensors" in tiny["shared/features"].reads
