@@ -23,6 +23,12 @@ __all__ = ['PIPELINE', 'SHELLS', 'parser', 'listed', 'completion', 'findings', '
 PIPELINE, SHELLS = ("run", "status", "graph"), ("bash", "zsh", "fish")
 
 
+def _count(text: str) -> int:
+    "A whole number from 1."
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**9: raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     "The command line."
     top = argparse.ArgumentParser("expblip", description="Facial expression captions: the paper Exp-BLIP.", epilog="exit status: 0 all well, "
@@ -35,10 +41,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("images", nargs="+", help="picture files and folders; what is missing or empty is a fault of its own and stops nothing else")
     one.add_argument("--model", default="drawn", help="drawn, a folder, or a hub id (default: drawn)")
     one.add_argument("--aspect", default="", choices=("expression", "au", "emotion"), help="default: what the model was trained for")
-    one.add_argument("--format", default="text", choices=("text", "json", "csv"), help="json: one object a line (default: text)")
+    one.add_argument("--format", default="", choices=("text", "json", "csv"), help="of what is printed; json: one object a line (default: text)")
     one.add_argument("-o", "--out", help="file to write (.json, .jsonl or .csv) instead of printing")
     one.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    one.add_argument("--batch", type=int, default=16, help="pictures at a time (default: 16)")
+    one.add_argument("--batch", type=_count, default=16, help="pictures at a time (default: 16)")
     one.add_argument("--crop", default="auto", choices=("auto", "face", "picture"), help="face: find it; picture: take all of it; auto: by size")
     one.add_argument("--many", default="fault", choices=("fault", "largest"), help="several faces of like size")
     one.add_argument("--decode", default="greedy", choices=("greedy", "beam", "sample"))
@@ -50,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument("--run", default="", help="run folder below outputs/ whose records and timings count (default: the name of the scale)")
     cost.add_argument("--data", default="", help="a table of your own photographs (CSV), or a folder of data sets")
     cost.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="cuda may be asked about where there is none")
-    cost.add_argument("--images", type=int, default=0, help="how many pictures, where nothing else tells")
+    cost.add_argument("--images", type=_count, default=0, help="how many pictures, where nothing else tells")
     cost.add_argument("-p", dest="parameters", action="append", default=[], metavar="STAGE.KNOB=VALUE", help="as for run; may be repeated")
     cost.add_argument("--json", action="store_true", help="as JSON: group, name, value, unit, source")
     page = commands.add_parser("page", help="a page in the browser: drop a photo, see face, caption, actions and attention")
@@ -74,7 +80,9 @@ def listed(
         try:
             for name, picture in named_pictures(one):
                 fault = str(picture).removeprefix(f"{name}: ") if isinstance(picture, Exception) else ""
-                found.append((name, fault or ("" if Path(name).exists() else "no such file or folder")))
+                there = Path(name)
+                found.append((name, fault or ("" if there.is_file() else "a pipe or device; save it as a file first" if there.exists()
+                                              else "no such file or folder")))
         except CaptionerError as error: found.append((one, str(error).removeprefix(f"{one}: ")))
         except OSError as error: found.append((one, f"cannot be read ({error.strerror})"))
     return found
@@ -85,6 +93,10 @@ def _caption(said: argparse.Namespace) -> int:
 
     if said.out and (Path(said.out).suffix.lower() not in (".json", ".jsonl", ".csv") or Path(said.out).is_dir()):
         raise ValueError(f"{said.out}: captions are written as .json, .jsonl or .csv")
+    if said.out and said.format:
+        raise ValueError(f"--format {said.format} is of what is printed; {said.out} is written by its ending: leave one of the two out")
+    if said.out and not Path(said.out).absolute().parent.is_dir():
+        raise ValueError(f"{said.out}: its folder does not exist; make it first, or correct the path")
     pictures, found, show = listed(said.images), Captions(), not said.quiet and sys.stderr.isatty()
     if all(fault for _, fault in pictures):
         raise ValueError("no picture to caption: " + "; ".join(f"{name}: {fault}" for name, fault in pictures))
@@ -95,7 +107,7 @@ def _caption(said: argparse.Namespace) -> int:
 
         logging.disable_progress_bar()
     captioner = Captioner.from_pretrained(said.model, device=said.device)
-    good = captioner.stream([name for name, fault in pictures if not fault], said.aspect, max(1, said.batch), said.crop, "keep",
+    good = captioner.stream([name for name, fault in pictures if not fault], said.aspect, said.batch, said.crop, "keep",
                             attention=False, decode=said.decode, many=said.many)
     try:
         for name, fault in pictures:
@@ -191,7 +203,7 @@ def main(
         if given and given[0] in PIPELINE:
             from expblip.pipeline import main as pipeline
 
-            return pipeline(given)
+            return pipeline(given, "expblip")
         said = parser().parse_args(given)
         if said.command == "caption": return _caption(said)
         if said.command == "estimate": return _estimate(said)

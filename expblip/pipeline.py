@@ -206,8 +206,8 @@ def _write_facts(work: Run) -> None:
     write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **work.recorded})
 
 # %% ../nbs/api/pipeline.ipynb #4c4bad05
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m expblip.pipeline", description="Run the whole paper, or see where a run stands.")
+def _parser(prog: str = "python -m expblip.pipeline") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Run the whole paper, or see where a run stands.")
     parser.add_argument("command", choices=["run", "status", "graph"], help="run what is stale; show what is fresh; show the graph")
     parser.add_argument("--run", default="", help="run folder below outputs/ (default: the name of the scale)")
     parser.add_argument("--scale", default="", help="smoke, tiny, base or full (default: that of the run folder, else tiny)")
@@ -235,9 +235,10 @@ def _interrupted(work: Run) -> Any:
 
 def main(
     arguments: Sequence[str] | None = None,  # default: those of the shell
+    prog: str = "python -m expblip.pipeline",  # how help and errors call it
 ) -> int:  # exit status: 0 all well, 1 a stage failed, 2 nothing was run
     "The command line; see the top of the page."
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
     name = options.run or options.scale or "tiny"
     facts: Mapping[str, Any] = {}
     try:

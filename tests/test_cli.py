@@ -1,6 +1,7 @@
 "cli: captions from the shell, exit statuses, and a start that waits for nothing."
 import csv
 import json
+import os
 import subprocess
 import sys
 import types
@@ -78,6 +79,25 @@ def test_without_any_picture_the_model_is_not_even_loaded(tmp_path, capsys, monk
     for name in ("x.txt", "folder.csv"):
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
         assert main(["caption", "no.jpg", "-o", str(tmp_path / name)]) == 2 and "written as .json, .jsonl or .csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args, told", [
+    (["--batch", "0"], "'0': give a whole number from 1"), (["--batch", "-3"], "'-3': give a whole number from 1"),
+    (["--format", "json", "-o", "x.csv"], "x.csv is written by its ending"), (["-o", "no/such/folder/x.csv"], "its folder does not exist")])
+def test_what_cannot_be_meant_is_refused(args, told, smile, capsys):
+    try: status = main(["caption", str(smile), *args])
+    except SystemExit as end: status = end.code
+    assert status == 2 and told in capsys.readouterr().err and not Path("no").exists()
+
+
+def test_a_pipe_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "fifo.jpg")
+    assert listed([str(tmp_path / "fifo.jpg")]) == [(str(tmp_path / "fifo.jpg"), "a pipe or device; save it as a file first")]
+
+
+def test_help_of_the_pipeline_names_the_command_that_was_typed(capsys):
+    with pytest.raises(SystemExit): main(["run", "--help"])
+    assert "usage: expblip " in capsys.readouterr().out
 
 
 def test_inputs_in_order(smile, tmp_path):
