@@ -25,8 +25,8 @@ PIPELINE, SHELLS = ("run", "status", "graph"), ("bash", "zsh", "fish")
 
 def _count(text: str) -> int:
     "A whole number from 1."
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**9: raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
-    return int(text)
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**9: return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
 
 
 def parser() -> argparse.ArgumentParser:
