@@ -59,11 +59,7 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument("--images", type=_count, default=0, help="how many pictures, where nothing else tells")
     cost.add_argument("-p", dest="parameters", action="append", default=[], metavar="STAGE.KNOB=VALUE", help="as for run; may be repeated")
     cost.add_argument("--json", action="store_true", help="as JSON: group, name, value, unit, source")
-    page = commands.add_parser("page", help="a page in the browser: drop a photo, see face, caption, actions and attention")
-    page.add_argument("--model", default="drawn", help="drawn, a folder, or a hub id (default: drawn)")
-    page.add_argument("--port", type=int, default=None, help="default: the first free one")
-    page.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines look (default: 127.0.0.1)")
-    page.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    commands.add_parser("page", help="a page in the browser: drop a photo, see face, caption, actions and attention", add_help=False)
     tab = commands.add_parser("completion", help="a script that completes this command in a shell")
     tab.add_argument("shell", choices=SHELLS, help="bash: eval \"$(expblip completion bash)\" in ~/.bashrc")
     return top
@@ -132,12 +128,13 @@ def completion(
     "Completion of `expblip`; ImportError when shtab is not installed."
     import shtab
 
+    from expblip.demo_page import _parser as page
     from expblip.pipeline import _parser
 
     top = parser()
     groups: Any = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction)).choices
-    for name in PIPELINE:
-        for action in _parser()._actions:
+    for name, theirs in (*((name, _parser()) for name in PIPELINE), ("page", page())):
+        for action in theirs._actions:
             if action.option_strings and action.dest != "help": groups[name]._add_action(action)
     kinds = dict(images=shtab.FILE, out=shtab.FILE, data=shtab.FILE, model=shtab.DIRECTORY)
     for each in groups.values():
@@ -204,19 +201,19 @@ def main(
             from expblip.pipeline import main as pipeline
 
             return pipeline(given, "expblip")
+        if given and given[0] == "page":
+            from importlib.util import find_spec
+
+            if not find_spec("gradio"): raise ImportError("the page needs gradio: run `pip install 'expblip[rate]'`")
+            from expblip.demo_page import main as page
+
+            return page(given[1:], "expblip page")
         said = parser().parse_args(given)
         if said.command == "caption": return _caption(said)
         if said.command == "estimate": return _estimate(said)
         if said.command == "completion":
             print(completion(said.shell))
             return 0
-        if said.command == "page":
-            from importlib.util import find_spec
-
-            if not find_spec("gradio"): raise ImportError("the page needs gradio: run `pip install 'expblip[rate]'`")
-            from expblip.demo_page import main as page
-
-            return page(given[1:])
         rows = findings()
         if said.json: print(json.dumps(rows, indent=1))
         else: print("\n".join(f"{'ok ' if row['good'] else 'NO '} {row['name']:24} {row['found']}" for row in rows))

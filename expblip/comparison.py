@@ -133,15 +133,6 @@ def _same_test(first: Path, second: Path) -> bool | None:
 COLUMNS = ("row", "column", "judge", "paper", "first", "second", "difference", "low", "high", "seeds", "note")
 
 
-_T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139)  # Student's t, 97.5 %, by freedom
-
-
-def _quantile(freedom: int) -> float:
-    "Student's t at 97.5 %: from the table, beyond it by the usual expansion around the normal quantile."
-    z = 1.959964
-    return _T[freedom - 1] if freedom <= len(_T) else z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
 def paired(
     first: Mapping[int, float],  # seed -> value
     second: Mapping[int, float],
@@ -151,7 +142,9 @@ def paired(
     gaps = np.array([second[seed] - first[seed] for seed in seeds])
     if len(gaps) < 2:
         return (float(gaps[0]) if len(gaps) else float("nan"), float("nan"), float("nan"), len(gaps))
-    half = _quantile(len(gaps) - 1) * float(gaps.std(ddof=1)) / len(gaps) ** 0.5
+    from scipy.special import stdtrit  # quantiles of Student's t
+
+    half = float(stdtrit(len(gaps) - 1, 0.975)) * float(gaps.std(ddof=1)) / len(gaps) ** 0.5
     return float(gaps.mean()), float(gaps.mean()) - half, float(gaps.mean()) + half, len(gaps)
 
 

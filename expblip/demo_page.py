@@ -9,16 +9,18 @@ import argparse
 import html
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .demo import GROUPS, SURROUNDINGS, PageError, caption_photo, clashes, face_of, judge, photo_html, read_photo, said_html, verdict_html
 from .faces import CODED
 from .facs import AUS, DRAWN_PROTOTYPES, EMOTIONS
 
+if TYPE_CHECKING:
+    from expblip.rating_page import Page
+
 # %% auto #0
-__all__ = ['STYLE', 'SCRIPT', 'CAVEAT', 'FIND', 'WHOLE', 'LOOK', 'HINT', 'about_html', 'fault_html', 'levels_of', 'build', 'Demo',
+__all__ = ['STYLE', 'SCRIPT', 'CAVEAT', 'FIND', 'WHOLE', 'LOOK', 'HINT', 'about_html', 'fault_html', 'levels_of', 'build',
            'launch', 'main']
 
 # %% ../nbs/api/demo_page.ipynb #9a81ee9a
@@ -210,48 +212,36 @@ LOOK = "() => document.querySelector('#answer').scrollIntoView({ block: 'nearest
 HINT = '<p class="note">Caption, actions, emotion and maps will stand here. The photo stays on this machine and is deleted once it was read.</p>'
 
 # %% ../nbs/api/demo_page.ipynb #0162cb49
-@dataclass
-class Demo:
-    "A page that is being served."
-
-    url: str
-    app: Any
-
-    def close(self) -> None:
-        "Stop serving."
-        self.app.close(verbose=False)
-
-
 def launch(
     model: Any = "drawn",  # a Captioner, or its name: drawn, a folder, or a hub id
     port: int | None = None,  # None: the first free one from 7860
     host: str = "127.0.0.1",  # who may look: this machine alone
     inline: bool | None = None,  # also in the notebook's output; None: when called in one
     device: str = "auto",  # auto, cuda, mps or cpu
-) -> Demo:
+) -> Page:
     "Serve the page. ValueError says which model is missing, OSError that the port is taken."
     from expblip.captioner import Captioner
+    from expblip.rating_page import serve
 
     captioner = Captioner.from_pretrained(model, device=device) if isinstance(model, (str, Path)) else model
-    app = build(captioner)
-    import gradio as gr
-
-    theme = gr.themes.Base(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    _, url, _ = app.launch(prevent_thread_lock=True, share=False, inline=inline, quiet=True, server_name=host, server_port=port, footer_links=[],
-                           ssr_mode=False, pwa=False, theme=theme, css=STYLE, head=SCRIPT, enable_monitoring=False, max_file_size="100mb")
-    return Demo(url, app)
+    return serve(build(captioner), port, host, inline, css=STYLE, head=SCRIPT, max_file_size="100mb")
 
 # %% ../nbs/api/demo_page.ipynb #4192d1f7
-def main(
-    argv: list[str] | None = None,  # the command line
-) -> int:  # 0; 2 when nothing could be served
-    "Serve the page until Ctrl-C."
-    parser = argparse.ArgumentParser("python -m expblip.demo_page", description="Caption faces in the browser.")
+def _parser(prog: str = "python -m expblip.demo_page") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog, description="Caption faces in the browser.")
     parser.add_argument("--model", default="drawn", help="drawn, a folder, or a hub id (default: drawn)")
     parser.add_argument("--port", type=int, help="by default the first free one from 7860")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines look")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    given = parser.parse_args(argv)
+    return parser
+
+
+def main(
+    argv: list[str] | None = None,  # the command line
+    prog: str = "python -m expblip.demo_page",  # how help and errors call it
+) -> int:  # 0; 2 when nothing could be served
+    "Serve the page until Ctrl-C."
+    given = _parser(prog).parse_args(argv)
     try: page = launch(given.model, given.port, given.host, False, given.device)
     except (ValueError, OSError, ImportError) as error:
         print(f"page: {error}", file=sys.stderr)

@@ -94,6 +94,7 @@ class Origin:
         for name, value, seed, file in found[["name", "value", "seed", "file"]].itertuples(index=False):
             self.figures.setdefault(name, []).append((None if pd.isna(seed) else int(seed), value, file))
         self.asked = overrides(run)
+        self.spent: pd.DataFrame | None = None  # what each stage cost, read when first asked for
 
     def source(
         self,
@@ -126,7 +127,8 @@ class Origin:
     def _cost(self, figure: str, place: str) -> list[tuple[int | None, float, str]]:
         "What a stage spent, from its manifest."
         _, stage, name = figure.split("/")
-        spent = costs(self.folder)
+        self.spent = costs(self.folder) if self.spent is None else self.spent
+        spent = self.spent
         value = spent[(spent["place"] == place) & (spent["stage"] == stage)][name].iloc[0]
         return [(int(place[4:]) if place.startswith("seed") else None, float(value), f"{place}/{stage}/manifest.json")]
 

@@ -20,7 +20,7 @@ from .io import project_root
 from .rating import LETTERS, SCORES, RatingError, RatingLog, Sample, form_faults, make_rating, next_item, rater_name, read_sample
 
 # %% auto #0
-__all__ = ['STYLE', 'KEYS', 'QUESTION', 'RULES', 'Pictures', 'Desk', 'build', 'Page', 'open_page', 'main']
+__all__ = ['STYLE', 'KEYS', 'QUESTION', 'RULES', 'Pictures', 'Desk', 'build', 'Page', 'serve', 'open_page', 'main']
 
 # %% ../nbs/api/rating_page.ipynb #fbaacd2b
 class Pictures:
@@ -312,8 +312,24 @@ class Page:
     app: Any
 
     def close(self) -> None:
-        "Stop serving; the ratings are on the disk."
+        "Stop serving; what was handed in is on the disk."
         self.app.close(verbose=False)
+
+
+def serve(
+    app: Any,  # gradio Blocks
+    port: int | None = None,  # None: the first free one from 7860
+    host: str = "127.0.0.1",  # who may look: this machine alone
+    inline: bool | None = None,  # also in the notebook's output; None: when called in one
+    **more: Any,  # of gradio's `launch`, such as css and head
+) -> Page:
+    "Serve an application as the pages here are served: nothing is asked of the internet, and the notebook goes on; OSError when the port is taken."
+    import gradio as gr
+
+    theme = gr.themes.Base(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    _, url, _ = app.launch(prevent_thread_lock=True, share=False, inline=inline, quiet=True, server_name=host, server_port=port, footer_links=[],
+                           ssr_mode=False, pwa=False, theme=theme, enable_monitoring=False, **more)
+    return Page(url, app)
 
 
 def open_page(
@@ -328,13 +344,7 @@ def open_page(
     base = Path(root) if root else project_root()
     sample = read_sample(folder if Path(folder).exists() else base / folder)
     where = Path(log) if log else base / (sample.ratings or Path(folder)) / f"{sample.name}.jsonl"
-    app = build(Desk(sample, RatingLog(where)), Pictures(sample, base))
-    import gradio as gr
-
-    theme = gr.themes.Base(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    _, url, _ = app.launch(prevent_thread_lock=True, share=False, inline=inline, quiet=True, server_name=host, server_port=port, footer_links=[],
-                           ssr_mode=False, pwa=False, theme=theme, css=STYLE, head=KEYS, enable_monitoring=False)
-    return Page(url, app)
+    return serve(build(Desk(sample, RatingLog(where)), Pictures(sample, base)), port, host, inline, css=STYLE, head=KEYS)
 
 # %% ../nbs/api/rating_page.ipynb #7cc91262
 def main(

@@ -169,7 +169,8 @@ def main(target: Path, run: Path | None) -> None:
         nb = page(source, modules[p][0], symbols, terms, note)
         if p.name == 'index.ipynb':
             here = '\n'.join(f'{f}/index' for f in FOLDERS if any(q.parent.name == f for q in books))
-            nb['cells'].insert(4, {**markdown(sections(books)), 'id': 'sections'})
+            first = next(i for i, c in enumerate(nb['cells']) if text(c).startswith('## '))
+            nb['cells'].insert(first, {**markdown(sections(books)), 'id': 'sections'})
             nb['cells'].append({**markdown(f'```{{toctree}}\n:hidden:\n\n{here}\n```'), 'id': 'contents'})
         to.write_text(json.dumps(nb))
     for f in FOLDERS:
