@@ -17,7 +17,7 @@ from .faces import CODED
 from .facs import AUS, DRAWN_PROTOTYPES, EMOTIONS
 
 if TYPE_CHECKING:
-    from expblip.rating_page import Page
+    from expblip.rating_page import Served
 
 # %% auto #0
 __all__ = ['STYLE', 'SCRIPT', 'CAVEAT', 'FIND', 'WHOLE', 'LOOK', 'HINT', 'about_html', 'fault_html', 'levels_of', 'build',
@@ -218,7 +218,7 @@ def launch(
     host: str = "127.0.0.1",  # who may look: this machine alone
     inline: bool | None = None,  # also in the notebook's output; None: when called in one
     device: str = "auto",  # auto, cuda, mps or cpu
-) -> Page:
+) -> Served:
     "Serve the page. ValueError says which model is missing, OSError that the port is taken."
     from expblip.captioner import Captioner
     from expblip.rating_page import serve

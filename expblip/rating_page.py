@@ -20,7 +20,7 @@ from .io import project_root
 from .rating import LETTERS, SCORES, RatingError, RatingLog, Sample, form_faults, make_rating, next_item, rater_name, read_sample
 
 # %% auto #0
-__all__ = ['STYLE', 'KEYS', 'QUESTION', 'RULES', 'Pictures', 'Desk', 'build', 'Page', 'serve', 'open_page', 'main']
+__all__ = ['STYLE', 'KEYS', 'QUESTION', 'RULES', 'Pictures', 'Desk', 'build', 'Served', 'serve', 'open_page', 'main']
 
 # %% ../nbs/api/rating_page.ipynb #fbaacd2b
 class Pictures:
@@ -305,7 +305,7 @@ def build(
 
 # %% ../nbs/api/rating_page.ipynb #475061d2
 @dataclass
-class Page:
+class Served:
     "A page that is being served."
 
     url: str
@@ -322,14 +322,14 @@ def serve(
     host: str = "127.0.0.1",  # who may look: this machine alone
     inline: bool | None = None,  # also in the notebook's output; None: when called in one
     **more: Any,  # of gradio's `launch`, such as css and head
-) -> Page:
+) -> Served:
     "Serve an application as the pages here are served: nothing is asked of the internet, and the notebook goes on; OSError when the port is taken."
     import gradio as gr
 
     theme = gr.themes.Base(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     _, url, _ = app.launch(prevent_thread_lock=True, share=False, inline=inline, quiet=True, server_name=host, server_port=port, footer_links=[],
                            ssr_mode=False, pwa=False, theme=theme, enable_monitoring=False, **more)
-    return Page(url, app)
+    return Served(url, app)
 
 
 def open_page(
@@ -339,7 +339,7 @@ def open_page(
     host: str = "127.0.0.1",  # who may look: this machine alone
     inline: bool | None = None,  # also in the notebook's output; None: when called in one
     root: str | Path | None = None,  # the project's folder; found from the current one
-) -> Page:
+) -> Served:
     "Serve the rating page; RatingError when there is no sample."
     base = Path(root) if root else project_root()
     sample = read_sample(folder if Path(folder).exists() else base / folder)
