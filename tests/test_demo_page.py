@@ -2,7 +2,6 @@
 import base64
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,19 +23,6 @@ ORDER = [au for group in GROUPS.values() for au in group]
 @pytest.fixture(scope='module')
 def captioner():
     return Captioner.from_pretrained('drawn', device='cpu')
-
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if path is None:
-        pytest.fail('no Chromium: install it from the distribution (Debian: apt-get install chromium); the page is tested in a real browser')
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking',
-                                                                    '--disable-component-update'])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope='module')

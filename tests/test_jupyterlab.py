@@ -82,29 +82,21 @@ def lab(checkout):
 
 
 @pytest.fixture(scope='module')
-def tab(lab):
+def tab(lab, browser):
     "A tab of Chromium whose requests to others than this server fail and are kept in `outside`."
-    from playwright.sync_api import sync_playwright
-    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if path is None: pytest.fail('no Chromium: install it from the distribution (Debian: apt-get install chromium)')
-    with sync_playwright() as play:
-        options = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-                   '--disable-sync']
-        chromium = play.chromium.launch(executable_path=path, args=options)
-        page = chromium.new_page(viewport={'width': 1400, 'height': 1000})
-        page.set_default_timeout(PATIENCE)
-        page.outside, page.faults = [], []
-        def own(url): return url.startswith((lab[0], lab[0].replace('http', 'ws', 1), 'data:', 'blob:'))
-        def refuse(route):
-            page.outside.append(route.request.url)
-            route.abort()
-        page.context.route(lambda url: not own(url), refuse)
-        page.on('websocket', lambda socket: None if own(socket.url) else page.outside.append(socket.url))
-        page.on('pageerror', lambda error: page.faults.append(str(error)))
-        page.goto(f'{lab[0]}lab?token={lab[1]}&reset')
-        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
-        yield page
-        chromium.close()
+    page = browser.new_page(viewport={'width': 1400, 'height': 1000})
+    page.set_default_timeout(PATIENCE)
+    page.outside, page.faults = [], []
+    def own(url): return url.startswith((lab[0], lab[0].replace('http', 'ws', 1), 'data:', 'blob:'))
+    def refuse(route):
+        page.outside.append(route.request.url)
+        route.abort()
+    page.context.route(lambda url: not own(url), refuse)
+    page.on('websocket', lambda socket: None if own(socket.url) else page.outside.append(socket.url))
+    page.on('pageerror', lambda error: page.faults.append(str(error)))
+    page.goto(f'{lab[0]}lab?token={lab[1]}&reset')
+    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget")
+    yield page
 
 
 BOOK = '''const book = window.jupyterapp.shell.currentWidget;

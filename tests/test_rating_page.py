@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,18 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FACES = 4
 WAYS = {'mix': 'It is a people who drops jaw.', 'cat': 'It is a people who drops jaw. The face shows fear.',
         'exp': 'The dropped jaw of <this> face tells of fear.'}
-
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if path is None:
-        pytest.fail('no Chromium: install it from the distribution (Debian: apt-get install chromium); the rating page is tested in a real browser')
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-background-networking', '--disable-component-update'])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

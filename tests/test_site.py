@@ -56,21 +56,9 @@ def address(site):
     server.shutdown()
 
 
-@pytest.fixture(scope='module')
-def chromium():
-    playwright = pytest.importorskip('playwright.sync_api')
-    found = shutil.which('chromium') or shutil.which('chromium-browser')
-    assert found, 'no chromium on this machine: apt-get install chromium (a Debian package; nothing is downloaded by playwright)'
-    quiet = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=found, args=quiet)
-        yield browser
-        browser.close()
-
-
-def look(chromium, address, width, scheme):
+def look(browser, address, width, scheme):
     "A page of the browser, and a list that fills with what should not happen."
-    context, wrong = chromium.new_context(viewport={'width': width, 'height': 900}, color_scheme=scheme), []
+    context, wrong = browser.new_context(viewport={'width': width, 'height': 900}, color_scheme=scheme), []
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
@@ -83,9 +71,9 @@ def look(chromium, address, width, scheme):
 @pytest.mark.slow
 @pytest.mark.parametrize('width', WIDTHS)
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_a_page_of_each_section(chromium, address, width, scheme):
+def test_a_page_of_each_section(browser, address, width, scheme):
     "No request to another machine, no error in the console, nothing wider than the screen, and the reader's colour scheme."
-    page, wrong = look(chromium, address, width, scheme)
+    page, wrong = look(browser, address, width, scheme)
     pages = [*PAGES, *(p for f in ('tutorials', 'howto', 'lessons') for p in first_of(f)), 'stages/index.html', 'search.html']
     for name in pages:
         page.goto(address + name, wait_until='load')
@@ -101,8 +89,8 @@ def test_a_page_of_each_section(chromium, address, width, scheme):
 
 
 @pytest.mark.slow
-def test_formulas_are_drawn(chromium, address):
-    page, wrong = look(chromium, address, 1280, 'light')
+def test_formulas_are_drawn(browser, address):
+    page, wrong = look(browser, address, 1280, 'light')
     for name in ('api/attention.html', 'api/metrics.html', 'api/probes.html'):
         page.goto(address + name)
         page.wait_for_function("(all => all.length && all.every(m => m.querySelector('mjx-container')))([...document.querySelectorAll('.math')])")
@@ -113,8 +101,8 @@ def test_formulas_are_drawn(chromium, address):
 
 
 @pytest.mark.slow
-def test_the_search_finds(chromium, address):
-    page, wrong = look(chromium, address, 1280, 'light')
+def test_the_search_finds(browser, address):
+    page, wrong = look(browser, address, 1280, 'light')
     page.goto(address + 'search.html?q=Q-Former')
     page.wait_for_selector('#search-results ul.search li a')
     found = page.locator('#search-results ul.search li a').evaluate_all('links => links.map(a => a.href)')
