@@ -8,27 +8,18 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .absent import why_absent
 from .findings import LABELS
-from .page import _jpeg, _says
+from .page import NOT_SHOWN, _jpeg, _says, shows_faces
 from .records import image_source, read_records, read_truth
 from .tables import Artefacts, TableError
 
 # %% auto #0
-__all__ = ['FAILURES', 'may_show', 'judged_captions', 'best_and_worst', 'training_captions', 'failure_cases', 'cards',
-           'card_table']
-
-# %% ../nbs/api/gallery.ipynb #5585ee17
-def may_show(
-    kind: Any,  # `kinds.Kind`
-) -> bool:  # whether pictures may stand in a report
-    "Pictures of delivered data sets may not."
-    return bool(kind.name in ("drawn", "fixtures", "photographs", "own"))
+__all__ = ['FAILURES', 'judged_captions', 'best_and_worst', 'training_captions', 'failure_cases', 'cards', 'card_table']
 
 # %% ../nbs/api/gallery.ipynb #3bc53b3f
 def judged_captions(
@@ -36,22 +27,25 @@ def judged_captions(
     decode: str = "greedy",  # which captions of the models
     seed: int | None = None,  # None: the first that was judged
 ) -> pd.DataFrame:  # a row a caption with what `judging.judge` found; TableError when there are none
-    "The judged captions of one seed's models."
-    paths = sorted(art.folder.glob("seed*/metrics/judged.parquet" if seed is None else f"seed{seed}/metrics/judged.parquet"))
+    "The judged captions of one seed's models; `attrs[\"seed\"]` says which."
+    paths = sorted(art.folder.glob("seed*/metrics/judged.parquet" if seed is None else f"seed{seed}/metrics/judged.parquet"),
+                   key=lambda path: int(path.parts[-3][4:]))
     if not paths:
         why = next(filter(None, map(why_absent, sorted(art.folder.glob("seed*/metrics")))), "this run did not keep them; run the stage metrics again")
         raise TableError(f"{art.folder.name}: no judged captions (stage 80, judged.parquet): {why}")
     table = pd.read_parquet(paths[0])
-    return table[(table["decode"] == decode) & table["model"].isin((*LABELS, "blip2"))].reset_index(drop=True)
+    table = table[(table["decode"] == decode) & table["model"].isin((*LABELS, "blip2"))].reset_index(drop=True)
+    table.attrs["seed"] = int(paths[0].parts[-3][4:])
+    return table
 
 
 def _score(table: pd.DataFrame) -> pd.Series:
-    "How good a caption is by facts: correctness and completeness where the truth is known, else emotion and word overlap."
+    "How good a caption is by facts: correctness and completeness where the truth is known, else emotion and word overlap; else NaN."
     def known(name: str) -> pd.Series:
         return table[name] if name in table else pd.Series(np.nan, table.index)
 
     facts = pd.concat([known("correctness"), known("completeness")], axis=1).mean(axis=1)
-    return facts.fillna(pd.concat([known("emotion_right"), known("meteor")], axis=1).mean(axis=1)).fillna(0.0)
+    return facts.fillna(pd.concat([known("emotion_right"), known("meteor")], axis=1).mean(axis=1))
 
 
 def best_and_worst(
@@ -59,8 +53,8 @@ def best_and_worst(
     model: str = "exp",  # whose captions are ranked
     count: int = 2,  # of each
 ) -> pd.DataFrame:  # record, case (success or failure), score
-    "The records whose captions by one model are best and worst by facts, different data sets first; empty without captions of the model."
-    mine = judged[judged["model"] == model].assign(score=lambda table: _score(table)).sort_values(["score", "record"], ascending=[False, True])
+    "The records whose captions by one model are best and worst by facts, different data sets first; a caption that was not scored is neither."
+    mine = judged[judged["model"] == model].assign(score=_score).dropna(subset="score").sort_values(["score", "record"], ascending=[False, True])
 
     def turns(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(turn=table.groupby("dataset").cumcount()).sort_values(["turn", "score"], kind="stable").head(count)
@@ -73,7 +67,7 @@ def best_and_worst(
 def training_captions(
     art: Artefacts,
     model: str,  # au, emot, mix, cat or exp
-    seed: int = 0,  # whose fused captions
+    seed: int,  # whose fused captions: `judged_captions(art).attrs["seed"]`
 ) -> list[str]:  # TableError when the run did not keep them
     "What a captioner of the run was trained on."
     data = art.folder / "shared"
@@ -82,7 +76,7 @@ def training_captions(
         why = why_absent(place) or f"this run did not keep them; run the stage {place.name} again"
         raise TableError(f"{art.folder.name}: no training captions of {model} ({place.name}/captions.parquet): {why}")
     table, records = pd.read_parquet(place / "captions.parquet"), read_records(data / "data" / "records.parquet")
-    table = table[table["record"].isin(records.loc[records["split"] != "test", "id"])]
+    table = table[table["record"].isin(records.loc[records["split"] == "train", "id"])]
     aspect = {"au": "au", "emot": "emotion"}.get(model)
     return table.loc[table["aspect"] == aspect if aspect else table["aspect"].notna(), "text"].tolist()
 
@@ -119,9 +113,9 @@ def cards(
     models: Sequence[str] = ("blip2", "au", "emot", "exp"),  # whose captions
     heads: Sequence[str] = (),  # a word before each card, such as success
 ) -> str:  # HTML: the picture (or why there is none), labels, captions
-    "Faces with their labels and captions; pictures only where `may_show`."
+    "Faces with their labels and captions; pictures only where `page.shows_faces`."
     data = art.folder / "shared" / "data"
-    table, shown = read_records(data / "records.parquet").set_index("id"), may_show(art.kind)
+    table, shown = read_records(data / "records.parquet").set_index("id"), shows_faces(art.folder)
     truth = read_truth(data / "truth.parquet").set_index("id") if (data / "truth.parquet").exists() else None
     blocks = []
     for k, record in enumerate(records):
@@ -136,7 +130,7 @@ def cards(
         picture = _picture(data, row["image"]) if shown else ""
         told = f"<table><caption>{html.escape(head)}</caption>{lines}</table>"
         blocks.append(f'<div style="display:flex;gap:1rem;margin:1rem 0">{picture}{told}</div>')
-    return "\n".join(blocks) + ("" if shown else "<p>The licence of these data sets does not allow their pictures here; their ids are given.</p>")
+    return "\n".join(blocks) + ("" if shown else f"<p>{NOT_SHOWN}</p>")
 
 
 def _picture(data: Path, image: str) -> str:

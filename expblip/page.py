@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,56 @@ import pandas as pd
 
 from .absent import why_absent
 from .findings import FAILS, HOLDS, LABELS, OPEN, spread_text
-from .io import atomic_write
+from .io import atomic_write, read_json
+from .kinds import FIXTURES, PAPER_SETS
 from .provenance import Origin, details, write_numbers
 from .records import image_source, read_captions, read_records, read_truth
 from .report import shares
-from .stacked import traced
+from .stacked import PAPER, traced
 
 # %% auto #0
-__all__ = ['SHOWN', 'SHORTER', 'HOW_CUT', 'STATED', 'STYLE', 'examples', 'examples_html', 'pictures', 'facts_table', 'no_f1',
-           'attention_table', 'scaling_table', 'Page']
+__all__ = ['LENT', 'NOT_SHOWN', 'SHOWN', 'SHORTER', 'HOW_CUT', 'STATED', 'STYLE', 'may_show', 'shows_faces', 'examples',
+           'examples_html', 'pictures', 'facts_table', 'no_f1', 'attention_table', 'scaling_table', 'Page']
+
+# %% ../nbs/api/page.ipynb #a1fc0b02
+LENT = frozenset((*PAPER_SETS, "affwild", "affwild2", "afew", "amfed", "bp4dplus", "bu3dfe", "bu4dfe", "casme", "casme2", "celeba", "ck", "ckplus",
+                  "dfew", "disfaplus", "expw", "feafa", "fer2013", "ferplus", "ferv39k", "jaffe", "kdef", "mmi", "multipie", "oulucasia", "radboud",
+                  "rafce", "rafml", "samm", "semaine", "sfew", "smic", "unbc", "unbcmcmaster"))  # by agreement, as letters and digits
+NOT_SHOWN = "The licence of these data sets does not allow their pictures here; their ids are given."
+
+
+def _lent(name: str) -> bool:
+    words = re.findall(r"[a-z0-9]+", name.lower().replace("+", "plus"))
+    whole = {"".join(words[start:stop]) for start in range(len(words)) for stop in range(start + 1, len(words) + 1)}
+    return words[:1] != ["drawn"] and not whole.isdisjoint(LENT)
+
+
+def may_show(
+    names: Iterable[str],  # data sets of a run, as its records call them
+    fixtures: bool = False,  # whether those with the paper's names are fixtures
+) -> bool:  # whether pictures may stand in what is passed on; not when one of them may not, nor without any
+    "Pictures of data sets that are lent by agreement may not; case, blanks and marks in their names make no difference."
+    known = set(names)
+    return bool(known) and not any(_lent(name) and not (fixtures and name in PAPER_SETS) for name in known)
+
+
+def shows_faces(
+    run: str | Path,  # the run's folder
+) -> bool:  # not when its data sets are unknown
+    "`may_show` of the data sets in a run's records."
+    data = Path(run) / "shared" / "data"
+    if not (data / "records.parquet").exists():
+        return False
+    told = read_json(data / "results.json") if (data / "results.json").exists() else []
+    names = pd.read_parquet(data / "records.parquet", columns=["dataset"])["dataset"].unique()
+    return may_show(names, any(entry["name"] == FIXTURES and entry["value"] for entry in told))
 
 # %% ../nbs/api/page.ipynb #499b7fd6
 def examples(
     run: str | Path,  # the run's folder
     count: int = 5,  # how many images
     decode: str = "greedy",  # which captions
-) -> tuple[list[dict[str, Any]], int | None]:  # per image: id, dataset, image (uint8 array), labels, truth, captions {model: text}; the seed
+) -> tuple[list[dict[str, Any]], int | None]:  # per image: id, dataset, image (None unless `shows_faces`), labels, truth, captions; the seed
     "Test images (any, where there are none) captioned by most models, one data set after the other; none when nothing was captioned."
     run = Path(run)
     folders = [path for path in run.glob("seed*/caption-*/predictions.parquet") if not why_absent(path.parent)]
@@ -54,14 +89,14 @@ def examples(
     full = [name for name in texts if len(texts[name]) == most and name in shown]
     by_set = pd.Series(full, dtype=object).groupby([records.loc[name, "dataset"] for name in full], sort=False).agg(list).tolist() if full else []
     turns = [names[turn] for turn in range(max(map(len, by_set), default=0)) for names in by_set if turn < len(names)]
-    found = []
+    found, lit = [], shows_faces(run)
     for name in turns[:count]:
         row = records.loc[name]
         file, place = image_source(row["image"])
         if place is None:
             continue
         real = {} if truth is None else {"aus": truth.loc[name, "aus"], "emotions": truth.loc[name, "emotions"]}
-        found.append({"id": name, "dataset": row["dataset"], "image": np.load(data / file, mmap_mode="r")[place],
+        found.append({"id": name, "dataset": row["dataset"], "image": np.load(data / file, mmap_mode="r")[place] if lit else None,
                       "labels": {"aus": row["au_present"], "emotions": row["emotions"]}, "truth": real, "captions": texts[name]})
     return found, seed
 
@@ -75,17 +110,19 @@ def _says(labels: Mapping[str, Any]) -> str:
 def examples_html(
     found: Sequence[Mapping[str, Any]],  # as `examples` gives them
 ) -> str:
-    "Faces as JPEG with their captions."
+    "Faces as JPEG with their captions; the id alone where there is no picture."
     order = ("blip2", *LABELS)
     blocks = []
     for one in found:
         told = sorted(one["captions"].items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
         names = ["BLIP-2 (drawn)" if model == "blip2" else f"{LABELS.get(model, model)}-BLIP" for model, _ in told]
         lines = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, (_, text) in zip(names, told))
-        head = f"{one['dataset']}; annotated: {_says(one['labels'])}" + (f"; true: {_says(one['truth'])}" if one["truth"] else "")
+        name = one["dataset"] if one["image"] is not None else f"{one['dataset']}, {one['id']}"
+        head = f"{name}; annotated: {_says(one['labels'])}" + (f"; true: {_says(one['truth'])}" if one["truth"] else "")
         table = f"<table><caption>{html.escape(head)}</caption>{lines}</table>"
-        blocks.append(f'<div class="example"><img src="{_jpeg(one["image"])}" alt="a face">{table}</div>')
-    return "\n".join(blocks)
+        picture = "" if one["image"] is None else f'<img src="{_jpeg(one["image"])}" alt="a face">'
+        blocks.append(f'<div class="example">{picture}{table}</div>')
+    return "\n".join(blocks + [f"<p>{NOT_SHOWN}</p>"] * any(one["image"] is None for one in found))
 
 
 def _jpeg(pixels: np.ndarray) -> str:
@@ -248,15 +285,24 @@ class Page:
         frame: pd.DataFrame,  # cells as they shall be read
         name: str,  # of the CSV file
         caption: str = "",  # a line above it
+        apart: str = "",  # what our rows are called when the paper's are a table of their own; the CSV has all rows in their order
     ) -> None:
         "A table, also as CSV."
         atomic_write(self.folder / f"{name}.csv", frame.to_csv(index=False))
-        line = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        theirs = frame["source"].str.startswith(PAPER).to_numpy() if apart else np.zeros(len(frame), bool)
+        parts = [(f"The {PAPER}.", theirs), (f"{apart}. {caption}".strip() if apart else caption, ~theirs)]
         first, rows = len(self.numbers) + 2, self.origin.numbers(frame, name) if self.origin else []
         self.numbers += rows
         titles = {(row["row"] - 1, row["column"]): f"{row['figure']}: provenance.csv, line {first + place}" for place, row in enumerate(rows)}
         more = details(rows, first, f"outputs/{self.origin.folder.name}") if self.origin else ""
-        self._show(_table(frame, line), _table(frame, line, titles) + more)
+
+        def drawn(titles: Mapping[tuple[int, str], str]) -> str:
+            found = [(line, np.flatnonzero(rows).tolist()) for line, rows in parts if rows.any() or line == caption]
+            return "".join(_table(frame.iloc[at], f"<caption>{html.escape(line)}</caption>" if line else "",
+                                  {(k, column): titles[row, column] for k, row in enumerate(at) for column in frame if (row, column) in titles})
+                           for line, at in found)
+
+        self._show(drawn({}), drawn(titles) + more)
 
     def figure(
         self,

@@ -99,7 +99,7 @@ def run_kind(
 def table1(
     results: pd.DataFrame,  # as `collect` gives it
 ) -> pd.DataFrame:  # the paper's rows, each followed by ours; then data sets the paper does not have
-    "Images, subjects and sampling of each data set."
+    "Images, subjects and sampling of each data set; in images also the difference where the data sets are the paper's."
     known, kind = shares(results, r"table1/(?P<dataset>[^/]+)/(?P<split>[^/]+)/(?P<figure>[^/]+)"), run_kind(results)
     known = known.drop_duplicates(["dataset", "split", "figure"])
     if kind.paper and not kind.truth:  # pictures and people of both; frames were sampled when the sum is not 0
@@ -115,6 +115,11 @@ def table1(
         return {"dataset": kind.marked(dataset), "split": split, "source": source, "images": f"{found['images']:.0f}", "subjects": people,
                 "sampled": "yes" if found["sampled"] else "no"}
 
+    def more(dataset: str, row: Mapping[str, Any]) -> dict[str, str]:
+        "Pictures more than the paper's; FaceME's are counted in another way."
+        fair = kind.name == "licensed" and dataset != "faceme"
+        return {"difference": f"{counts.loc[(dataset, row['split']), 'images'] - row['images']:+.0f}"} if fair else {}
+
     rows: list[dict[str, str]] = []
     known_cells: dict[tuple[int, str], Any] = {}
 
@@ -129,14 +134,15 @@ def table1(
         rows.append({name: as_printed(value) for name, value in row.items()} | {"source": PAPER})
         if (twin := (twins.get(row["dataset"], ""), row["split"])) in counts.index:
             note(*twin)
-            rows.append(cells(*twin) | {"annotation": row["annotation"]})
+            rows.append(cells(*twin) | {"annotation": row["annotation"]} | more(twin[0], row))
         elif row["dataset"] in [PAPER_SETS[name] for name in kind.absent]:
             rows.append({name: row[name] for name in ("dataset", "annotation", "split")} | {"source": source, "images": ABSENT})
     for place in counts.index:
         if place[0] not in twins.values():
             note(*place)
             rows.append(cells(*place))
-    table = pd.DataFrame(rows, columns=["dataset", "annotation", "split", "source", "images", "subjects", "sampled"]).fillna("")
+    heads = ["dataset", "annotation", "split", "source", "images", "subjects", "sampled"] + ["difference"] * (kind.name == "licensed")
+    table = pd.DataFrame(rows, columns=heads).fillna("")
     return traced(table, {place: names for place, names in known_cells.items() if str(table[place[1]][place[0]]).isdigit()})
 
 # %% ../nbs/api/report.ipynb #90c1a002
@@ -201,7 +207,8 @@ def table2(
     extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
     formats = LABELS if kind.truth else ("au", "mix")  # the others state emotions, which no image with AU labels has but in the drawn world
     extra |= {f"oracle, {model} format": names(f"oracle-{model}", "none") for model in formats}
-    return stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start))
+    percent = {column: (100.0, 2) for column in paper.columns if column.endswith("ada_sim")}  # as the paper prints it
+    return stack(paper, ["model", "image_encoder", "llm"], ours, board(results), kind.label, extra, _named(kind, start), forms=percent)
 
 # %% ../nbs/api/report.ipynb #2036568d
 UNTRAINED = "QFormer before training"
@@ -282,6 +289,7 @@ def table5(
     figures = {"correctness": "correctness", "highest_completeness_percent": "most_complete", "lowest_completeness_percent": "least_complete"}
     rows: list[dict[str, str]] = []
     known: dict[tuple[int, str], tuple[str, float, float]] = {}
+    printed: dict[tuple[int, str], tuple[float, int]] = {}
 
     def note(place: str, scales: Mapping[str, tuple[float, float]]) -> None:
         at = {name: f"{place}/{figure}" for name, figure in figures.items()}
@@ -300,9 +308,10 @@ def table5(
             place = f"rating/{source}/{model}"
             if source == "human" or f"{place}/correctness" in values.index:
                 note(place, scales | {"correctness": (1.0, 0.0)})
+                printed |= {(len(rows), name): (row[name], 2) for name in figures if source == "human"}
                 said = {name: cell_text(values, f"{place}/{figure}", 1 if name == "correctness" else 100, 2) for name, figure in figures.items()}
                 rows.append({"model": row["model"], "source": f"{kind.label}, {judge}"} | said)
-    return traced(pd.DataFrame(rows, columns=["model", "source", *figures]), known)
+    return traced(pd.DataFrame(rows, columns=["model", "source", *figures]), known, printed)
 
 # %% ../nbs/api/report.ipynb #a54dab0c
 def costs(

@@ -13,12 +13,12 @@ import pandas as pd
 from .findings import spread_text
 
 # %% auto #0
-__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'SIZE', 'cell_text', 'as_printed', 'own_names', 'traced',
-           'stack']
+__all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'DIFFERENCE', 'SIZE', 'cell_text', 'as_printed', 'own_names',
+           'traced', 'stack', 'with_differences']
 
 # %% ../nbs/api/stacked.ipynb #45c56b68
 NOT_YET, NO_COUNTERPART, ABSENT, NO_F1 = "not measured yet", "–", "data set absent", "no F1"
-PAPER = "paper"
+PAPER, DIFFERENCE = "paper", "difference"
 SIZE = ("ViT-G", "OPT-6.7B")  # the paper's largest encoder and language model
 
 
@@ -57,9 +57,10 @@ def own_names(
 def traced(
     table: pd.DataFrame,  # cells as they shall be read
     known: Mapping[tuple[int, str], Any],  # row and column -> figure, or (figure, factor), or (figure, factor, summand), or several of these
+    printed: Mapping[tuple[int, str], tuple[float, int]] = {},  # row and column -> the paper's number to compare with, and digits
 ) -> pd.DataFrame:  # the same; `attrs["figures"]` says which figure each number is
     "A table whose numbers can be followed to where they were measured (`provenance`)."
-    table.attrs["figures"] = dict(known)
+    table.attrs |= {"figures": dict(known), "printed": dict(printed)}
     return table
 
 
@@ -74,15 +75,18 @@ def stack(
     own: Mapping[str, str],  # the paper's large encoder and language model -> what our rows have in their place
     scale: float = 1.0,
     digits: int = 3,
+    forms: Mapping[str, tuple[float, int]] = {},  # columns with another scale and other digits
 ) -> pd.DataFrame:
     "The paper's rows, each followed by ours."
     figures = [column for column in paper.columns if column not in heads]
     rows: list[dict[str, str]] = []
     known: dict[tuple[int, str], tuple[str, float]] = {}  # row and column of a number of ours -> its figure, and what it is multiplied by
+    printed: dict[tuple[int, str], tuple[float, int]] = {}  # the same place -> the paper's number, and digits
+    form = {column: forms.get(column, (scale, digits)) for column in figures}
 
     def cells(names: Mapping[str, str | None]) -> dict[str, str]:
-        known.update({(len(rows), column): (name, scale) for column in figures if (name := names.get(column)) in values.index and name})
-        return {name: cell_text(values, names.get(name), scale, digits) for name in figures}
+        known.update({(len(rows), column): (name, form[column][0]) for column in figures if (name := names.get(column)) in values.index and name})
+        return {name: cell_text(values, names.get(name), *form[name]) for name in figures}
 
     for number, row in enumerate(paper.to_dict("records")):
         head = {name: as_printed(row[name]) for name in heads}
@@ -90,9 +94,32 @@ def stack(
         if number in ours:
             if head.get("llm", SIZE[1]) == SIZE[1]:  # of the paper's sizes ours stands beside the largest
                 head = {name: own_names(text, own) for name, text in head.items()}
+            printed.update({(len(rows), column): (float(row[column]), form[column][1]) for column in figures if pd.notna(row[column])})
             rows.append(head | {"source": label} | cells(ours[number]))
     for model, names in extra.items():
         blank = dict.fromkeys(heads, "")
         rows.append(blank | {heads[0]: model, "source": label} | cells(names))
-    return traced(pd.DataFrame(rows, columns=[*heads, "source", *figures]), known)
+    return traced(pd.DataFrame(rows, columns=[*heads, "source", *figures]), known, printed)
+
+
+def with_differences(
+    table: pd.DataFrame,  # as `stack` gives it
+    values: pd.DataFrame,  # the board
+) -> pd.DataFrame:  # the same when no number of ours stands beside one of the paper's
+    "Below each row of ours its difference to the paper's; only for faces and metrics that are the paper's."
+    known, printed = table.attrs["figures"], table.attrs["printed"]
+    rows: list[dict[str, str]] = []
+    moved: dict[tuple[int, str], Any] = {}
+    for number, row in enumerate(table.to_dict("records")):
+        moved |= {(len(rows), column): figure for (at, column), figure in known.items() if at == number}
+        rows.append(row)
+        told = {}
+        for column in table.columns:
+            if (number, column) in known and (number, column) in printed:
+                (name, scale, plus), (paper, digits) = (*known[number, column], 0.0)[:3], printed[number, column]
+                told[column] = f"{scale * values.loc[name].mean() + plus - paper:+.{digits}f}"
+        if told:
+            head = {column: row[column] for column in table.columns[:list(table.columns).index("source")]}
+            rows.append(dict.fromkeys(table.columns, "") | head | {"source": DIFFERENCE} | told)
+    return traced(pd.DataFrame(rows, columns=table.columns), moved)
 

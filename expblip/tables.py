@@ -19,12 +19,13 @@ from . import findings, report
 from .findings import LABELS
 from .io import atomic_write, project_root, read_json
 from .kinds import Kind
+from .scales import SCALE_NAMES, SCALES
 from .stacked import traced
 
 # %% auto #0
-__all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'SMALLER', 'OWN', 'RATED', 'NOBODY', 'MADE', 'TableError',
-           'printed', 'Artefacts', 'open_run', 'implementations', 'caption_cells', 'probe_cells', 'rating_cells',
-           'cells_of', 'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
+__all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'SMALLER', 'OWN', 'RATED', 'NOBODY', 'COUNTED', 'MADE',
+           'TableError', 'printed', 'Artefacts', 'open_run', 'implementations', 'scored', 'caption_cells',
+           'probe_cells', 'rating_cells', 'cells_of', 'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
 
 # %% ../nbs/api/tables.ipynb #943f1ddf
 class TableError(ValueError):
@@ -101,6 +102,20 @@ def implementations(
     for path in sorted(folder.glob("seed*/metrics/implementation.json")):
         found |= read_json(path)
     return found
+
+
+def scored(
+    folder: Path,  # of the run
+    results: pd.DataFrame,  # as `report.collect` gives it
+) -> str:  # "" when all were, or nothing says how many
+    "How many test pictures the metrics of words (METEOR, ROUGE-L and the like) were taken on, where these are not all."
+    asked = [read_json(path)["all_params"] for path in sorted(folder.glob("seed*/metrics/manifest.json"))]
+    limits = [one.get("limit") if one.get("limit") is not None else SCALES["metrics.limit"][SCALE_NAMES.index(one["scale"])] for one in asked]
+    limit = min(filter(None, limits), default=0)
+    sizes = report.shares(results, r"table1/(?P<dataset>[^/]+)/test/images").drop_duplicates("dataset")
+    names = results["name"].str.extract(r"^table2/([^/]+)/")[0].unique()
+    few = [f"{limit} of {size:.0f} test pictures of {name}" for name, size in zip(sizes["dataset"], sizes["value"]) if name in names and size > limit]
+    return f"METEOR, ROUGE-L and other metrics of words were taken on {', '.join(few)}." if limit and few else ""
 
 # %% ../nbs/api/tables.ipynb #58672c9f
 CELLS = ("row", "column", "judge", "paper", "ours", "spread", "seeds", "difference", "figure", "times", "plus")
@@ -228,10 +243,14 @@ def cells_of(
     return caption_cells(art, decode) if number == "2" else rating_cells(art, decode) if number == "5" else probe_cells(art, number, reading)
 
 # %% ../nbs/api/tables.ipynb #2b020c06
+COUNTED = ("images", "subjects", "aus", "emotions")  # columns of Table 1
+
+
 def _wide(cells: pd.DataFrame, value: str, judged: bool) -> pd.DataFrame:
     index = ["row", "judge"] if judged else ["row"]
     large = cells.assign(size=cells[value].abs()).groupby("column")["size"].max()  # digits as the paper prints them
-    digits = {column: 1 if column.startswith(("AU", "avg")) or "accuracy" in column else 3 if size < 1.5 else 2 for column, size in large.items()}
+    digits = {column: 0 if column in COUNTED else 1 if column.startswith(("AU", "avg")) or "accuracy" in column else 3 if size < 1.5 else 2
+              for column, size in large.items()}
 
     def text(column: str, number: float, spread: float) -> str:
         return "" if np.isnan(number) else f"{number:.{digits[column]}f}" + ("" if np.isnan(spread) else f" ± {spread:.{digits[column]}f}")
@@ -274,14 +293,16 @@ def sides(
         wide = _wide(three, "value", judged)
         order = [f"{row}: {what}" for row in dict.fromkeys(cells.loc[fair, "row"]) for what in ("paper", "ours", "difference")]
         rows = sorted(wide.index, key=lambda at: order.index(at[0] if judged else at))
-        found.append(("Paper, ours, difference (same data, same metric)", _traced(wide.loc[rows], three, ["row", "judge"] if judged else ["row"])))
+        part = scored(art.folder, art.results) if three["figure"].str.startswith("table2/").any() else ""
+        same = f"same metric, a part of the data: {part.rstrip('.')}" if part else "same data, same metric"
+        found.append((f"Paper, ours, difference ({same})", _traced(wide.loc[rows], three, ["row", "judge"] if judged else ["row"])))
     paper = cells[cells["paper"].notna()].drop_duplicates(["row", "column"])
     if not fair.all() and len(paper):
         found.append(("The paper", _wide(paper.assign(judge="people in the paper", figure=""), "paper", judged)))
     rest = cells[cells["ours"].notna() & ~fair]
     if len(rest):
         rest = rest.assign(row=[_own_name(row, art) for row in rest["row"]])
-        why = "another metric or another judge" if art.comparable else "other faces"
+        why = "not in it, or by another metric or judge" if art.comparable else "other faces"
         found.append((f"{art.kind.label.capitalize()}, not to be compared with the paper: {why}", _wide(rest, "ours", judged)))
     if not cells["ours"].notna().any():
         found.append((f"This run has no figure of this table: {report.NOT_YET}.", pd.DataFrame()))
@@ -311,7 +332,7 @@ def write(
 # %% ../nbs/api/tables.ipynb #bd6095b5
 def notebooks() -> list[Path]:
     "The notebooks that read a run."
-    return [path for path in sorted((project_root() / "nbs" / "tables").glob("*.ipynb")) if path.stem not in ("table1", "compare")]
+    return [path for path in sorted((project_root() / "nbs" / "tables").glob("*.ipynb")) if path.stem not in ("delivered", "compare")]
 
 
 MADE = "made"

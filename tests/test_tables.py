@@ -1,6 +1,8 @@
 "The notebooks of nbs/tables, run by papermill."
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,13 @@ import pandas as pd
 import papermill
 import pytest
 
-from expblip import tables
+from expblip import counts, gallery, tables
+from expblip import page as page_module
 from expblip.datasets import write_fixtures
 from expblip.io import write_json
 from expblip.judging import judge
-from expblip.records import RECORD_COLUMNS, write_records, write_truth
+from expblip.kinds import FIXTURES
+from expblip.records import RECORD_COLUMNS, write_captions, write_records, write_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,14 +29,14 @@ def told(name, to, **parameters):
     return '\n'.join(''.join(o.get('text') or one.get('text/markdown') or one.get('text/plain', '')) for o, one in zip(outputs, data))
 
 
-def test_table1_of_fixtures(tmp_path):
-    shown = told('table1', tmp_path / 'out.ipynb', root=str(write_fixtures(tmp_path / 'fixtures', n=24)), decode=True)
+def test_delivered_fixtures(tmp_path):
+    shown = told('delivered', tmp_path / 'out.ipynb', root=str(write_fixtures(tmp_path / 'fixtures', n=24)), decode=True)
     assert 'absent: none' in shown and '16627' in shown and 'unverified format' in shown and 'unreadable' in shown
     assert 'SN001: 24, known 4845' in shown and '320 known sequences without labels' in shown
 
 
-def test_table1_says_what_is_absent(tmp_path):
-    shown = told('table1', tmp_path / 'out.ipynb', root=str(tmp_path / 'nothing'))
+def test_what_was_delivered_says_what_is_absent(tmp_path):
+    shown = told('delivered', tmp_path / 'out.ipynb', root=str(tmp_path / 'nothing'))
     assert 'found: none' in shown and shown.count('absent') > 8
 
 
@@ -78,6 +82,8 @@ def small_run(folder, prefix='drawn-'):
     judge(said, records, truth).to_parquet(metrics / 'judged.parquet')
     if prefix:
         write_truth(truth, data / 'truth.parquet')
+    counts = {f'table1/{name}/test/{what}': 2. for name in dict.fromkeys(names) for what in ('images', 'subjects')}
+    write_json(data / 'results.json', [{'name': name, 'value': value, 'meaning': 'toy'} for name, value in counts.items()])
     taught = pd.DataFrame({'record': ids, 'text': 'The lowered brow suggests anger.', 'aspect': 'expression'})
     for place in ('shared/synthesize', 'seed0/fuse-exp'):
         (folder / place).mkdir(parents=True, exist_ok=True)
@@ -93,14 +99,14 @@ def drawn(tmp_path_factory): return small_run(tmp_path_factory.mktemp('runs') / 
 def licensed(tmp_path_factory): return small_run(tmp_path_factory.mktemp('runs') / 'licensed', '')
 
 
-def seen_in(name, **parameters):
+def seen_in(name, place='tables', **parameters):
     "Run a notebook's cells in this process; what it shows."
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
     shell, shown = InteractiveShell.instance(), []
     shell.reset()
     shell.display_formatter.active_types = shell.display_formatter.format_types
-    for cell in json.loads((ROOT / f'nbs/tables/{name}.ipynb').read_text())['cells']:
+    for cell in json.loads((ROOT / f'nbs/{place}/{name}.ipynb').read_text())['cells']:
         if cell['cell_type'] != 'code': continue
         with capture_output() as got, pd.option_context('display.max_columns', None, 'display.width', 10_000):
             result = shell.run_cell(''.join(cell['source']))
@@ -126,7 +132,7 @@ def test_every_table_and_figure_of_a_run(name, kind, request):
     assert len(kept) and f'{name}.csv' in shown
     if name.startswith('table'):
         assert list(kept) == list(tables.CELLS)
-        fair = kind == 'licensed' and name in ('table2', 'table3', 'table4', 'tableS4', 'tableS5', 'tableS6', 'tableS8')
+        fair = kind == 'licensed' and name in ('table1', 'table2', 'table3', 'table4', 'tableS4', 'tableS5', 'tableS6', 'tableS8')
         assert kept['difference'].notna().any() == fair
         assert ('Paper, ours, difference' in shown) == kept['difference'].notna().any()
 
@@ -157,6 +163,126 @@ def test_pictures_only_where_the_licence_allows(drawn, licensed):
         assert '<img' in seen_in(name, run=str(drawn))
         shown = seen_in(name, run=str(licensed))
         assert '<img' not in shown and 'does not allow their pictures' in shown and re.search(r'(rafau|disfa|affectnet)/\d', shown)
+
+
+def captioned(folder):
+    "The same with predictions, as stage 50 leaves them."
+    records = pd.read_parquet(folder / 'shared/data/records.parquet')
+    rows = [{'id': f'{record}/exp', 'record': record, 'text': 'It is a face.', 'aspect': 'au', 'writer': 'model', 'use': 'predicted', 'decode': 'greedy'}
+            for record in records['id']]
+    write_captions(pd.DataFrame(rows), folder / 'seed0/caption-exp/predictions.parquet')
+    return folder
+
+
+def reported(folder, to):
+    "The page that stage 90 makes of a run."
+    seen_in('90_report', 'stages', run=str(folder), out=str(to))
+    return (to / 'report.html').read_text()
+
+
+def test_the_report_shows_no_face_that_was_lent(tmp_path):
+    "Ids and captions instead; of the paper's sets, and of a set that a user's table names otherwise."
+    page = reported(captioned(small_run(tmp_path / 'run', '')), tmp_path / 'out')
+    under = page.split('<h2>Captions</h2>')[1].split('<h2>')[0]
+    assert 'data:image' not in under and 'does not allow their pictures' in under and 'It is a face.' in under and 'rafau, rafau/0; annotated' in under
+    other = captioned(small_run(tmp_path / 'drawn'))
+    assert page_module.examples(other)[0][0]['image'] is not None
+    records = pd.read_parquet(other / 'shared/data/records.parquet')
+    for name, shown in (('CK+', False), ('mine', True)):
+        write_records(records.assign(dataset=name), other / 'shared/data/records.parquet')
+        assert page_module.shows_faces(other) == shown == ('<img' in page_module.examples_html(page_module.examples(other)[0])), name
+    assert not page_module.shows_faces(tmp_path / 'nothing') and not page_module.may_show([])
+
+
+def test_fixtures_may_be_shown(tmp_path):
+    folder = small_run(tmp_path / 'run', '')
+    assert not page_module.shows_faces(folder)
+    write_json(folder / 'shared/data/results.json', [{'name': FIXTURES, 'value': 1, 'meaning': 'toy'}])
+    assert page_module.shows_faces(folder)
+
+
+def test_a_run_of_lent_pictures_is_not_kept_as_the_reference(tmp_path):
+    for prefix, code in (('', 1), ('drawn-', 0)):
+        run = small_run(tmp_path / f'run{prefix}', prefix)
+        write_json(run / 'run.json', {'scale': 'tiny', 'seeds': [0]})
+        write_json(run / 'timings.json', [])
+        write_json(run / 'shared/data/manifest.json', {})
+        (run / 'shared/data/contact_sheet.jpg').write_bytes(b'faces')
+        got = subprocess.run([sys.executable, 'tools/keep_reference.py', str(run), str(tmp_path / f'kept{prefix}')], cwd=ROOT, capture_output=True, text=True)
+        assert got.returncode == code and (tmp_path / f'kept{prefix}').exists() == (not code), got.stderr
+        assert ('lent' in got.stderr) == bool(code) and (tmp_path / f'kept{prefix}/shared/data/contact_sheet.jpg').exists() == (not code)
+
+
+def test_the_report_takes_differences_where_they_are_fair(tmp_path):
+    "A row below ours in Tables 2 to 5, a column in Table 1; drawn faces stand apart from the paper instead."
+    fair = small_run(tmp_path / 'fair', '')
+    write_json(fair / 'seed0/rating/results.json', [{'name': 'rating/human/exp/correctness', 'value': 7.0, 'meaning': 'toy'}])
+    page = reported(fair, tmp_path / 'out')
+    assert 'not to be compared with the paper' not in page
+    two = pd.read_csv(tmp_path / 'out/table2.csv').query("model == 'AU-BLIP' and source == 'difference'")
+    assert two['rafau_meteor'].item() == pytest.approx(.4 - .263) and two['rafau_ada_sim'].item() == pytest.approx(90 - 90.55)
+    for name in ('table3_pooled', 'table4_pooled'):
+        assert (pd.read_csv(tmp_path / f'out/{name}.csv')['source'] == 'difference').sum() > 5
+    five = pd.read_csv(tmp_path / 'out/table5.csv').query("source == 'difference'")
+    assert five[['model', 'correctness']].values.tolist() == [['Exp-BLIP', pytest.approx(7 - 7.61)]] and five['lowest_completeness_percent'].isna().all()
+    one = pd.read_csv(tmp_path / 'out/table1.csv').set_index(['dataset', 'split', 'source'])
+    assert one.loc[('rafau', 'test', 'this run'), 'difference'] == 2 - 868
+    page = reported(small_run(tmp_path / 'drawn'), tmp_path / 'apart')
+    assert page.count('<caption>The paper.</caption>') == 7 == page.count('<caption>Drawn faces, not to be compared with the paper: other faces.')
+    two = pd.read_csv(tmp_path / 'apart/table2.csv')
+    assert 'difference' not in set(two['source']) and '90.00' in two['rafau_ada_sim'].tolist()
+
+
+def test_a_part_of_the_pictures_is_not_the_same_data(tmp_path):
+    folder = small_run(tmp_path / 'run', '')
+    flat = [{'name': f'table1/{name}/test/images', 'value': value, 'meaning': 'toy'} for name, value in (('rafau', 868), ('gft', 40), ('disfa', 900))]
+    write_json(folder / 'shared/data/results.json', flat)
+
+    def heading(**params):
+        write_json(folder / 'seed0/metrics/manifest.json', {'all_params': params})
+        art = tables.open_run(folder)
+        return tables.sides(art, tables.cells_of(art, '2'))[0][0], tables.sides(art, tables.cells_of(art, '3'))[0][0]
+
+    whole = 'Paper, ours, difference (same data, same metric)'
+    assert heading(scale='base') == heading(scale='tiny', limit=0) == (whole, whole)
+    two, three = heading(scale='tiny')
+    assert '300 of 868 test pictures of rafau' in two and 'same data' not in two and 'gft' not in two and 'disfa' not in two and three == whole
+    assert '50 of 868 test pictures of rafau' in heading(scale='base', limit=50)[0]
+    assert '50 of 868 test pictures of rafau' in reported(folder, tmp_path / 'out').split('<h2>Table 2</h2>')[1].split('<h2>')[0]
+
+
+def test_table1_of_a_run(drawn, licensed, tmp_path):
+    fair = counts.set_cells(tables.open_run(licensed)).set_index(['row', 'column'])
+    assert fair.loc[('RAF-AU, test', 'images'), ['ours', 'difference']].tolist() == [2, 2 - 868] and fair.loc[('RAF-AU, test', 'aus'), 'ours'] == 2
+    assert fair.loc[('AffectNet, test', 'emotions'), 'ours'] == 1 and ('AffectNet, test', 'aus') not in fair.index
+    apart = counts.set_cells(tables.open_run(drawn)).set_index(['row', 'column'])
+    assert apart['difference'].isna().all() and apart.loc[('drawn-rafau, test', 'images'), 'ours'] == 2
+    folder = small_run(tmp_path / 'mine')
+    write_json(folder / 'seed0/metrics/results.json', [{'name': 'judge/mine/exp/greedy/words', 'value': 9, 'meaning': 'toy'}])
+    write_json(folder / 'shared/data/results.json', [{'name': 'table1/mine/test/images', 'value': 6, 'meaning': 'toy'}])
+    records = pd.read_parquet(folder / 'shared/data/records.parquet')
+    write_records(records.assign(dataset='mine'), folder / 'shared/data/records.parquet')
+    own = counts.set_cells(tables.open_run(folder)).set_index(['row', 'column'])
+    assert own.loc['mine, test', 'ours'].to_dict() == {'images': 6, 'aus': 2, 'emotions': 1} and own['difference'].isna().all()
+
+
+def test_figure5_ranks_only_what_was_scored():
+    "A caption beyond `metrics.limit` has no METEOR; it is no failure."
+    rows = pd.DataFrame({'record': list('abcd'), 'dataset': 'x', 'model': 'exp', 'meteor': [.9, .5, np.nan, .2]})
+    assert gallery.best_and_worst(rows, count=1).values.tolist() == [['a', 'success', .9], ['d', 'failure', .2]]
+    assert 'c' not in gallery.best_and_worst(rows, count=4)['record'].tolist()
+
+
+def test_figure6_takes_training_captions_of_the_seed_that_was_judged(tmp_path):
+    "Of training images alone: validation images teach nothing."
+    folder = small_run(tmp_path / 'nine')
+    (folder / 'seed0').rename(folder / 'seed9')
+    records = pd.read_parquet(folder / 'shared/data/records.parquet')
+    write_records(records.assign(split=['train', 'val', 'test'] * 2), folder / 'shared/data/records.parquet')
+    art = tables.open_run(folder)
+    seed = gallery.judged_captions(art).attrs['seed']
+    assert seed == 9 and len(gallery.training_captions(art, 'exp', seed)) == 2
+    assert 'smirk' in seen_in('figure6', run=str(folder))
 
 
 def test_figure6_marks_what_training_never_said(drawn):

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from expblip.io import read_json
+from expblip.page import shows_faces
 
 SMALL = ('manifest.json', 'timing.json', 'log.jsonl', 'contact_sheet.jpg')
 LIMIT, MOST = 400_000, 10_000_000  # bytes of a file, and of all
@@ -57,6 +58,8 @@ def tidy(path: Path, root: Path) -> str:
 
 def main(run: Path, target: Path) -> None:
     facts = read_json(run / 'run.json')
+    if any((run / 'shared' / 'data').glob('*')) and not shows_faces(run):
+        sys.exit(f'{run}: its pictures were lent, or nothing says whose they are; contact sheet and notebooks show them, so this run is not kept')
     files = kept(run)
     fresh = target.with_name(target.name + '.new')
     shutil.rmtree(fresh, ignore_errors=True)
