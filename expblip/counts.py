@@ -26,7 +26,7 @@ def counted(
 ) -> pd.DataFrame:  # dataset, split, column (of COUNTED), value, figure; TableError without any
     "What stage 10 counted, and how many AUs and emotions the records name, where they are kept."
     found = shares(art.results, r"table1/(?P<dataset>[^/]+)/(?P<split>[^/]+)/(?P<column>images|subjects)")
-    found = found.assign(figure=art.results["name"]).drop_duplicates("figure")
+    found = found.assign(figure=art.results.loc[found.index, "name"]).drop_duplicates("figure")
     if not len(found):
         raise TableError(f"{art.folder.name}: no counts of data sets (stage 10, results.json): run the stage data again")
     merged = art.kind.paper and not art.kind.truth  # the paper has no validation images
