@@ -56,7 +56,7 @@ def set_cells(
 
     def cell(row: str, column: str, paper: float, key: tuple[str, str, str] | None, fair: bool = False) -> tuple[Any, ...]:
         value, figure = ours.get(key, (np.nan, "")) if key else (np.nan, "")
-        return row, column, "", paper, value, np.nan, 1, value - paper if fair else np.nan, figure, 1.0, 0.0
+        return row, column, "", paper, value, np.nan, int(value == value), value - paper if fair else np.nan, figure, 1.0, 0.0
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for row in paper_table(1).to_dict("records"):

@@ -232,6 +232,8 @@ def test_the_report_takes_differences_where_they_are_fair(tmp_path):
     assert one.loc[('rafau', 'test', 'this run'), 'difference'] == 2 - 868
     page = reported(small_run(tmp_path / 'drawn'), tmp_path / 'apart')
     assert page.count('<caption>The paper.</caption>') == 7 == page.count('<caption>Drawn faces, not to be compared with the paper: other faces.')
+    numbers = pd.read_csv(tmp_path / 'apart/provenance.csv').drop_duplicates(['table', 'row', 'column'])
+    assert page.count('<td title=') == len(numbers) > 20, 'the numbers of both tables are told of'
     two = pd.read_csv(tmp_path / 'apart/table2.csv')
     assert 'difference' not in set(two['source']) and '90.00' in two['rafau_ada_sim'].tolist()
 
@@ -252,6 +254,12 @@ def test_a_part_of_the_pictures_is_not_the_same_data(tmp_path):
     assert '300 of 868 test pictures of rafau' in two and 'same data' not in two and 'gft' not in two and 'disfa' not in two and three == whole
     assert '50 of 868 test pictures of rafau' in heading(scale='base', limit=50)[0]
     assert '50 of 868 test pictures of rafau' in reported(folder, tmp_path / 'out').split('<h2>Table 2</h2>')[1].split('<h2>')[0]
+
+
+def test_table1_of_the_reference():
+    "Of its figures alone: records were not kept."
+    cells = counts.set_cells(tables.open_run('outputs/reference'))
+    assert set(cells['column']) == {'images', 'subjects'} and len(tables.sides(tables.open_run('outputs/reference'), cells)) == 2
 
 
 def test_table1_of_a_run(drawn, licensed, tmp_path):
