@@ -133,6 +133,17 @@ def _correlation(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
     return float(w @ (a * b) / below) if below > 0 else float("nan")
 
 
+def _ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    "Ranks where each number comes `w` times; equal ones share the mean of theirs."
+    _, place = np.unique(values, return_inverse=True)
+    many = np.bincount(place, w)
+    return (many.cumsum() - (many - 1) / 2)[place]
+
+
+def _spearman(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
+    return _correlation(_ranks(a, w), _ranks(b, w), w)
+
+
 def compare(
     ratings: Sequence[Rating],  # of the automatic rater
     others: Sequence[Rating],  # of the raters it is held against
@@ -149,11 +160,10 @@ def compare(
         return pd.DataFrame(columns=list(COMPARISON))
     mine, theirs = (rows[rows["item"].isin(common)] for rows in (mine, theirs))
     score = [np.nanmean(_cube(rows, "correctness", sample.models), 1) for rows in (mine, theirs)]  # [N, M] each
-    rank = [pd.Series(table.ravel()).rank().to_numpy() for table in score]
     models = len(sample.models)
     out: dict[str, Callable[[np.ndarray], float]] = {
         "pearson": lambda w: _correlation(score[0].ravel(), score[1].ravel(), np.repeat(w, models)),
-        "spearman": lambda w: _correlation(rank[0], rank[1], np.repeat(w, models)),
+        "spearman": lambda w: _spearman(score[0].ravel(), score[1].ravel(), np.repeat(w, models)),
         "difference": lambda w: float(w @ (score[0] - score[1]).mean(1) / w.sum()),
     }
     for name in ("most", "least"):
