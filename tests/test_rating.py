@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from chat_server import ChatServer, Handler, completion, status
 
+from expblip import provenance, rating_analysis
 from expblip.agreement import complete, fleiss_kappa, icc, interval_alpha
 from expblip.auto_rating import LLMJudge, UnansweredJudge, exact_ratings, judge_question, label_lines, read_judgement, score
 from expblip.chat import ChatClient
@@ -269,8 +270,6 @@ def test_half_a_point_goes_up():
 def test_ranks_are_those_of_the_draw():
     "Spearman's correlation of faces drawn anew, against scipy on the faces written out."
     from scipy.stats import spearmanr
-
-    from expblip import rating_analysis
     dice = np.random.default_rng(0)
     for _ in range(20):
         a, b, w = dice.integers(1, 6, 12).astype(float), dice.normal(size=12).round(1), dice.multinomial(12, [1 / 12] * 12).astype(float)
@@ -407,6 +406,31 @@ def test_the_stage_before_and_after_people_rate(project, monkeypatch):
     assert not any(b'canary' in path.read_bytes() for path in project.rglob('*') if path.is_file())
     flat = {row['name']: row['value'] for row in json.loads((out / 'results.json').read_text())}
     assert flat['rating/exact/exp/most_complete'] == 1 and 'rating/human/agreement/correctness/icc_2_1' in flat
+
+
+def test_what_the_report_shows_of_agreement_and_intervals(project):
+    "Of two seeds: the values are those of results.json, so that provenance finds them, and each seed has its interval."
+    folders = [project / f'outputs/toy/seed{seed}/rating' for seed in range(2)]
+    for seed, folder in enumerate(folders):
+        play(**STAGE | {'out': str(folder.relative_to(project)), 'seed': seed})
+        sample, logs = read_sample(folder), RatingLog(project / f'data/user/ratings/{seed}.jsonl')
+        for rater in ('sim1', 'sim2', 'sim3'):
+            for rating in simulated(sample, rater, np.array([2, 6, 9.0])): logs.append(rating)
+        play(**STAGE | {'out': str(folder.relative_to(project)), 'seed': seed})
+    origin = provenance.Origin(project / 'outputs/toy')
+    agreed, sure = (function(folders) for function in (rating_analysis.agreement_report, rating_analysis.interval_report))
+    # the kappas of whoever always chooses alike have no value, and no row
+    assert agreed['who'].value_counts().to_dict() == {'the truth with people': 5, 'people with each other': 5}
+    for table in (agreed, sure):
+        told = origin.numbers(table, 'table')
+        assert len(told) == len(table) and all(len(row['values'].split()) == 2 for row in told)
+    for row in told:
+        mean = np.mean([float(value) for value in row['values'].split()])
+        assert float(row['shown'].split()[0]) == pytest.approx(row['times'] * mean, abs=.0051)
+    one = agreed.query("statistic == 'icc_2_1'").iloc[0]
+    assert one['95 % interval'].count(' to ') == 2 and (one['units'], one['raters']) == ('24', '3')
+    assert set(sure['source']) == {'people', 'the truth'} and (sure['faces'] == '8').all()
+    assert (sure['raters drawn anew'] != '').eq(sure['source'] == 'people').all()
 
 
 def test_the_price_of_the_judge_is_said_and_nobody_asked(project, capsys):
