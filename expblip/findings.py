@@ -278,7 +278,7 @@ def judge_findings(
         called = [(first.named(board), second.named(board)) for first, second in finding.pairs]
         numbers = [(_values(board, first), _values(board, second)) for first, second in called]
         sides = [side for pair in numbers for side in pair if not np.isnan(side).all()]
-        common = ~np.isnan(np.reshape(sides, (len(sides), len(board.columns)))).any(0)  # seeds of other stages, such as a longer `make scaling`, take none away
+        common = ~np.isnan(np.reshape(sides, (len(sides), len(board.columns)))).any(0)  # a longer `make scaling` takes none away
         ours = [f"{spread_text(first) or 'not measured yet'} : {spread_text(second) or 'not measured yet'}" for first, second in numbers]
         seeds = min((int((~np.isnan(first - second))[common].sum()) for first, second in numbers), default=0)
         names = "; ".join(f"{first or 'not measured yet'} > {second or 'not measured yet'}" for first, second in called)
