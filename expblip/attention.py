@@ -86,7 +86,8 @@ def spans_of(
 ) -> list[Span]:
     "The actions and emotions of a caption, with their places."
     pattern, table = _parser()
-    return [(found.start(), found.end(), table[_key(found.group())]) for found in pattern.finditer(text.lower())]
+    plain = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)  # as long as the text: "İ" would become two
+    return [(found.start(), found.end(), table[_key(found.group())]) for found in pattern.finditer(plain)]
 
 
 def span_tokens(
@@ -225,10 +226,12 @@ def shuffled(
 def points(
     heat: Tensor | np.ndarray,  # [side, side]
     region: np.ndarray,  # bool [size, size]
-) -> tuple[bool, float]:  # whether the highest point lies in the region; the share of the map's weight in it
+) -> tuple[float, float]:  # 1 when the highest point lies in the region, else 0; the share of the map's weight in it; NaN for a map without weight
     "One round of the pointing game."
     big = on_picture(heat, len(region)).clip(0)
-    return bool(region.flat[big.argmax()]), float((big * region).sum() / max(float(big.sum()), 1e-12))
+    if not big.sum() > 0:  # all zero, or NaN: it points nowhere
+        return float("nan"), float("nan")
+    return float(region.flat[big.argmax()]), float((big * region).sum() / big.sum())
 
 
 def pointing_game(
@@ -240,7 +243,8 @@ def pointing_game(
 ) -> pd.DataFrame:  # a row a map: meaning, hit, weight, chance, other, mean_map, and a column a control
     "All maps against their regions, beside what pointing blindly would hit."
     dice, rows = np.random.default_rng(seed), []
-    mean: Any = sum(heat / heat.sum().clamp(min=1e-12) for heat in heats) / max(1, len(heats))
+    mean: Any = sum(heat / heat.sum() for heat in heats if heat.sum() > 0)
+    mean = mean if torch.is_tensor(mean) else torch.zeros(1, 1)  # no map has any weight
     for k, (heat, region, meaning) in enumerate(zip(heats, regions, meanings)):
         hit, weight = points(heat, region)
         others = [n for n, other in enumerate(meanings) if other != meaning]
@@ -281,5 +285,5 @@ def pointing_faces(
         regions += [there[span] for span in spans]
         meanings += [span[2] for span in spans]
     game = pointing_game(heats, regions, meanings, {"shuffled": again})
-    hits = [float(points(hidden[n], region)[0]) if n in hidden else np.nan for n, region in enumerate(regions)]
+    hits = [points(hidden[n], region)[0] if n in hidden else np.nan for n, region in enumerate(regions)]
     return game.assign(face=[row[0] for row in rows], log_prob=[row[1] for row in rows], occlusion=hits), captions

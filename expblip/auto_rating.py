@@ -34,7 +34,7 @@ def score(
     "Correctness on the scale of the raters; ValueError outside 0 to 1."
     if not 0 <= correct <= 1:
         raise ValueError(f"correctness {correct!r}: must lie between 0 and 1")
-    return round(1 + 9 * correct)
+    return int(1.5 + 9 * correct)  # half up; `round` would take 2.5 down and 5.5 up
 
 
 def exact_ratings(

@@ -16,6 +16,7 @@ import pandas as pd
 
 from . import findings, report
 from .io import project_root
+from .judging import WORDING
 from .manifest import read_manifest
 from .page import Page
 from .scales import SCALE_NAMES, SCALES
@@ -36,11 +37,11 @@ def _short(value: Any) -> str:
     return "" if value is None else value[:8] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _facts(run: Path) -> dict[tuple[str, str], dict[str, str]]:
-    "(kind, name) -> stage -> value."
-    said: dict[tuple[str, str], dict[str, str]] = {}
+def _facts(run: Path) -> dict[tuple[str, str], dict[str, dict[str, str]]]:
+    "(kind, name) -> stage -> place (seed0, ..., shared) -> value."
+    said: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for name, manifest in _manifests(run).items():
-        stage, key = name.split("/")[-1], manifest["key"]
+        (place, _, stage), key = name.rpartition("/"), manifest["key"]
         note = [("stage", stage, "there"), ("notebook", manifest["notebook"], _short(key.get("code"))), ("commit", "commit", manifest.get("commit"))]
         note += [("parameter", knob, value) for knob, value in key.get("params", {}).items() if knob != "seed"]
         note += [("module", module, _short(value)) for module, value in key.get("modules", {}).items()]
@@ -49,9 +50,18 @@ def _facts(run: Path) -> dict[tuple[str, str], dict[str, str]]:
         note += [("machine", "machine", manifest.get("machine"))]
         note += [("data", "records", _short(manifest.get("content")))] if stage == "data" else []
         for kind, what, value in note:
-            said.setdefault((kind, what), {})[stage] = _short(value)
+            said.setdefault((kind, what), {}).setdefault(stage, {})[place] = _short(value)
     seeds = sorted({int(path.name[4:]) for path in run.glob("seed*") if path.name[4:].isdigit()})
-    return said | {("seed", "seeds"): {"": " ".join(map(str, seeds))}}
+    return said | {("seed", "seeds"): {"": {"": " ".join(map(str, seeds))}}}
+
+
+def _told(one: Mapping[str, str], two: Mapping[str, str], common: Sequence[str]) -> tuple[str, str]:
+    "Values of one stage in two runs, at the places that both have where there are some: one value, or where seeds differ each with its seed."
+    kept = [{place: values.get(place, "") for place in common or values} for values in (one, two)]
+    alike = all(len(set(values.values())) < 2 for values in kept)
+    first, second = (next(iter(values.values()), "") if alike else ", ".join(f"{place}: {value or 'none'}" for place, value in values.items())
+                     for values in kept)
+    return first, second
 
 
 def changes(
@@ -61,13 +71,22 @@ def changes(
     "What differs in what made two runs, from their manifests."
     a, b = _facts(Path(first)), _facts(Path(second))
     rows = []
+
+    def ran(stage: str) -> list[str]:
+        "Places at which both runs have the stage."
+        first_at, second_at = (facts.get(("stage", stage), {}).get(stage, {}) for facts in (a, b))
+        return [place for place in first_at if place in second_at]
+
     for kind, what in dict.fromkeys([*a, *b]):
         one, two = a.get((kind, what), {}), b.get((kind, what), {})
         both = [stage for stage in one if stage in two] if kind != "stage" else []
+        if kind == "parameter":  # where one run alone gives it, the other has the usual one
+            both = [stage for stage in dict.fromkeys([*one, *two]) if ran(stage)]
         pairs: dict[tuple[str, str], list[str]] = {}
         for stage in both or dict.fromkeys([*one, *two]):
-            if one.get(stage, "") != two.get(stage, ""):
-                pairs.setdefault((one.get(stage, ""), two.get(stage, "")), []).append(stage)
+            first_said, second_said = _told(one.get(stage, {}), two.get(stage, {}), ran(stage))
+            if first_said != second_said:
+                pairs.setdefault((first_said, second_said), []).append(stage)
         rows += [(kind, what, " ".join(filter(None, stages)), *values) for values, stages in pairs.items()]
     order = {"data": 0, "seed": 1, "parameter": 2, "file": 3, "stage": 4, "notebook": 5, "module": 6, "version": 7, "commit": 8, "machine": 9}
     table = pd.DataFrame(rows, columns=["kind", "what", "stages", "first", "second"])
@@ -106,7 +125,8 @@ def obstacles(
         found[PROBES] = f"probes: trained on {taught[0] or 'an unknown number'} and on {taught[1] or 'an unknown number'} images a data set (0: all)"
     limits = [_limit(art.folder, "metrics", "limit") for art in (first, second)]
     if limits[0] != limits[1]:
-        found |= {name: f"{name}: of {limits[0]} and of {limits[1]} images a data set" for name in ("meteor", "rouge_l") if name not in found}
+        scored = {name.rsplit("/", 1)[-1] for art in (first, second) for name in art.results["name"]}
+        found |= {name: f"{name}: of {limits[0]} and of {limits[1]} images a data set" for name in WORDING if name in scored and name not in found}
     return found
 
 

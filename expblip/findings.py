@@ -47,6 +47,14 @@ class Side:
     table: int  # the paper's table
     row: str  # its model (and, in Table 2, `model|image encoder|LLM`)
     column: str  # its column
+    instead: str = ""  # what stands in where the run has not `ours`, such as people's rating where no truth is known
+
+    def named(
+        self,
+        board: pd.DataFrame,  # index name
+    ) -> str:  # `ours`, or `instead`
+        "What the number is called in this run."
+        return self.instead if self.instead in board.index and self.ours not in board.index else self.ours
 
     @property
     def paper(self) -> float:
@@ -99,9 +107,10 @@ def rating(
     figure: str,  # correctness, most_complete or least_complete
     decode: str = "greedy",  # how ours was decoded
 ) -> Side:
-    "A number of Table 5: people's judgement in the paper, exact truth here."
+    "A number of Table 5: people's judgement in the paper; exact truth here, and where no truth is known people's too."
     column = {"most_complete": "highest_completeness_percent", "least_complete": "lowest_completeness_percent"}.get(figure, figure)
-    return Side(f"table5/all/{model}/{decode}/{figure}", 5, f"{LABELS[model]}-BLIP", column)
+    people = f"rating/human/{model}/{figure}" if decode == "greedy" else ""  # what stage 88 shows them
+    return Side(f"table5/all/{model}/{decode}/{figure}", 5, f"{LABELS[model]}-BLIP", column, people)
 
 # %% ../nbs/api/findings.ipynb #90d47903
 @dataclass(frozen=True)
@@ -266,12 +275,15 @@ def judge_findings(
     known: dict[tuple[int, str], list[tuple[str, float]]] = {}
     for finding in findings:
         paper = [f"{first.paper:g} > {second.paper:g}" for first, second in finding.pairs]
-        numbers = [(_values(board, first.ours), _values(board, second.ours)) for first, second in finding.pairs]
+        called = [(first.named(board), second.named(board)) for first, second in finding.pairs]
+        numbers = [(_values(board, first), _values(board, second)) for first, second in called]
+        sides = [side for pair in numbers for side in pair if not np.isnan(side).all()]
+        common = ~np.isnan(np.reshape(sides, (len(sides), len(board.columns)))).any(0)  # a longer `make scaling` takes none away
         ours = [f"{spread_text(first) or 'not measured yet'} : {spread_text(second) or 'not measured yet'}" for first, second in numbers]
-        seeds = min((int((~np.isnan(first - second)).sum()) for first, second in numbers), default=0)
-        names = "; ".join(f"{first.ours or 'not measured yet'} > {second.ours or 'not measured yet'}" for first, second in finding.pairs)
-        word = together([verdict(*pair) for pair in numbers])
-        known[len(rows), "ours"] = [(side.ours, 1.0) for pair in finding.pairs for side in pair if side.ours in board.index]
+        seeds = min((int((~np.isnan(first - second))[common].sum()) for first, second in numbers), default=0)
+        names = "; ".join(f"{first or 'not measured yet'} > {second or 'not measured yet'}" for first, second in called)
+        word = together([verdict(first[common], second[common]) for first, second in numbers])
+        known[len(rows), "ours"] = [(name, 1.0) for pair in called for name in pair if name in board.index]
         rows.append((finding.id, finding.statement, finding.where, "; ".join(dict.fromkeys(paper)), "; ".join(ours), seeds, word, names))
     table = pd.DataFrame(rows, columns=["id", "statement", "section", "paper", "ours", "seeds", "verdict", "compared"])
     table.attrs["figures"] = known  # row and column -> the figures in it, for `provenance`

@@ -30,24 +30,33 @@ __all__ = ['NUMBERS', 'overrides', 'folded', 'Source', 'Origin', 'found_again', 
 def overrides(
     run: str | Path,  # the run's folder
     graph: str = "pipeline.yaml",  # relative to the project's folder
-) -> list[str]:  # "stage.knob=value", as `-p` takes them
+    seed: int | None = None,  # of this seed and of what seeds share; None: of all seeds
+) -> list[str]:  # "stage.knob=value", as `-p` takes them; where seeds differ "seed0/stage.knob=value", which it does not
     "The parameters that were set by hand, from the manifests: those that neither graph nor scale gives."
     stages = read_graph(project_root() / graph)["stages"]
-    said: dict[tuple[str, str], dict[str, str]] = {}
-    labels: dict[str, set[str]] = {}
+    said: dict[tuple[str, str], dict[str, dict[str, str]]] = {}  # stage and knob -> label -> instance -> value
+    made: dict[str, dict[str, set[str]]] = {}  # stage -> label -> instances
     for path in sorted(Path(run).glob("**/manifest.json")):
         if (manifest := read_manifest(path.parent)) is None or manifest["stage"] not in stages:
             continue
-        entry, label = stages[manifest["stage"]], manifest["instance"].split("/")[-1]
-        labels.setdefault(manifest["stage"], set()).add(label)
+        entry, (place, _, label) = stages[manifest["stage"]], manifest["instance"].rpartition("/")
+        if seed is not None and place.startswith("seed") and place != f"seed{seed}":
+            continue
+        made.setdefault(manifest["stage"], {}).setdefault(label, set()).add(manifest["instance"])
         given = {"scale", "seed", "device", "out", *(entry.get("foreach") or {}), *(entry.get("params") or {}), *(entry.get("inputs") or {})}
         for name, value in manifest["key"].get("params", {}).items():
             if name not in given:
-                said.setdefault((manifest["stage"], name), {})[label] = value if isinstance(value, str) else json.dumps(value)
+                value = value if isinstance(value, str) else json.dumps(value)
+                said.setdefault((manifest["stage"], name), {}).setdefault(label, {})[manifest["instance"]] = value
     flat = []
-    for (stage, name), values in said.items():
-        alike = len(set(values.values())) == 1 and set(values) == labels[stage]
-        flat += [f"{stage}.{name}={next(iter(values.values()))}"] if alike else [f"{label}.{name}={value}" for label, value in values.items()]
+    for (stage, name), labels in said.items():
+        same = {label: next(iter(values.values())) for label, values in labels.items()
+                if len(set(values.values())) == 1 and set(values) == made[stage][label]}
+        if set(same) == set(made[stage]) and len(set(same.values())) == 1:
+            flat.append(f"{stage}.{name}={next(iter(same.values()))}")
+            continue
+        flat += [f"{at}.{name}={value}" for label, values in labels.items()
+                 for at, value in ({label: same[label]} if label in same else values).items()]
     return flat
 
 # %% ../nbs/api/provenance.ipynb #c55e4cba
@@ -93,7 +102,7 @@ class Origin:
         found = collect(run, files=True)
         for name, value, seed, file in found[["name", "value", "seed", "file"]].itertuples(index=False):
             self.figures.setdefault(name, []).append((None if pd.isna(seed) else int(seed), value, file))
-        self.asked = overrides(run)
+        self.asked: dict[int | None, tuple[str, ...]] = {}  # seed -> what was set by hand
         self.spent: pd.DataFrame | None = None  # what each stage cost, read when first asked for
 
     def source(
@@ -117,12 +126,31 @@ class Origin:
         "What makes the number again, if it is missing or stale."
         if not sources or not all(one.manifest for one in sources):
             return ""
-        seeds = sorted({one.seed for one in sources if one.seed is not None})
+        groups: dict[tuple[str, ...], list[int]] = {}  # seeds that were asked for the same
+        for seed in sorted({one.seed for one in sources if one.seed is not None}):
+            groups.setdefault(self._asked(seed), []).append(seed)
+        return " && ".join(self._call(sources, seeds, asked) for asked, seeds in (groups or {self._asked(None): []}).items())
+
+    def _asked(self, seed: int | None) -> tuple[str, ...]:
+        "As `-p` takes it: what was set by hand for a seed; without one, for all seeds alike."
+        if seed not in self.asked:
+            self.asked[seed] = tuple(text for text in overrides(self.folder, seed=seed) if "/" not in text.partition(".")[0])
+        return self.asked[seed]
+
+    def _call(self, sources: Sequence[Source], seeds: Sequence[int], asked: Sequence[str]) -> str:
         words = ["python", "-m", "expblip.pipeline", "run", "--run", self.folder.name, "--scale", sources[0].scale]
         words += ["--seeds", ",".join(map(str, seeds)) + "," * (len(seeds) == 1)] if seeds else []
         words += ["--device", sources[0].device] if sources[0].device not in ("", "auto", "cpu") else []
-        words += [word for name in dict.fromkeys(one.instance.split("/")[-1] for one in sources) for word in ("--only", name)]
-        return shlex.join(words + [word for text in self.asked for word in ("-p", text)])
+        stages = dict.fromkeys(one.instance.split("/")[-1] for one in sources)
+        words += [word for name in stages for word in ("--only", name)] + [word for text in asked for word in ("-p", text)]
+        return f"{self._sizes(asked)} && " * ("scaling" in stages) + shlex.join(words)
+
+    def _sizes(self, asked: Sequence[str]) -> str:
+        "What makes the run that the stage `scaling` judges (`make scaling`): without it the stage is absent."
+        known = [seed for name, found in self.figures.items() if name.startswith("scaling/") for seed, _, _ in found if seed is not None]
+        run = next((text.partition("=")[2] for text in asked if text.startswith("scaling.run=")), "")
+        words = ["python", "tools/scaling.py", "--seeds", str(max(known, default=0) + 1)]
+        return shlex.join(words + (["--run", Path(run).name] if run else []))
 
     def _cost(self, figure: str, place: str) -> list[tuple[int | None, float, str]]:
         "What a stage spent, from its manifest."

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,12 @@ class Sample:
     ratings: str = ""  # folder of the raters' logs
     drawn: bool = False  # the faces are drawn ones: a truth is known
 
-    @property
+    @cached_property
     def name(self) -> str:
-        "Twelve hexadecimal digits that say which faces and captions are rated: every rating carries them."
+        "Twelve hexadecimal digits that say which faces and captions of which models are rated: every rating carries them."
         said = [[item.record, *(item.captions[model] for model in self.models)] for item in self.items]
-        return sha256_text(json.dumps([self.seed, said]))[:12]
+        others = [self.models] if self.models != MODELS else []  # the paper's three go without saying: logs that people filled keep counting
+        return sha256_text(json.dumps([self.seed, said, *others]))[:12]
 
     def faces(
         self,

@@ -5,18 +5,21 @@
 # %% ../nbs/api/rating_analysis.ipynb #03ae7148
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .agreement import bootstrap, complete, fleiss_kappa, icc, interval_alpha
+from .findings import LABELS, spread_text
 from .rating import Rating, Sample, rating_rows
+from .stacked import traced
 
 # %% auto #0
-__all__ = ['FIGURES', 'MEANINGS', 'TABLE', 'AGREEMENT', 'COMPARISON', 'COMPARED', 'table5', 'agreement_table', 'place_table',
-           'compare']
+__all__ = ['FIGURES', 'MEANINGS', 'TABLE', 'AGREEMENT', 'COMPARISON', 'COMPARED', 'WHO', 'table5', 'agreement_table',
+           'place_table', 'compare', 'agreement_report', 'interval_report']
 
 # %% ../nbs/api/rating_analysis.ipynb #7ed4ef96
 FIGURES = {"correctness": "correctness", "most_complete": "most", "least_complete": "least"}  # figure -> column of `rating_rows`
@@ -133,6 +136,17 @@ def _correlation(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
     return float(w @ (a * b) / below) if below > 0 else float("nan")
 
 
+def _ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    "Ranks where each number comes `w` times; equal ones share the mean of theirs."
+    _, place = np.unique(values, return_inverse=True)
+    many = np.bincount(place, w)
+    return (many.cumsum() - (many - 1) / 2)[place]
+
+
+def _spearman(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
+    return _correlation(_ranks(a, w), _ranks(b, w), w)
+
+
 def compare(
     ratings: Sequence[Rating],  # of the automatic rater
     others: Sequence[Rating],  # of the raters it is held against
@@ -149,11 +163,10 @@ def compare(
         return pd.DataFrame(columns=list(COMPARISON))
     mine, theirs = (rows[rows["item"].isin(common)] for rows in (mine, theirs))
     score = [np.nanmean(_cube(rows, "correctness", sample.models), 1) for rows in (mine, theirs)]  # [N, M] each
-    rank = [pd.Series(table.ravel()).rank().to_numpy() for table in score]
     models = len(sample.models)
     out: dict[str, Callable[[np.ndarray], float]] = {
         "pearson": lambda w: _correlation(score[0].ravel(), score[1].ravel(), np.repeat(w, models)),
-        "spearman": lambda w: _correlation(rank[0], rank[1], np.repeat(w, models)),
+        "spearman": lambda w: _spearman(score[0].ravel(), score[1].ravel(), np.repeat(w, models)),
         "difference": lambda w: float(w @ (score[0] - score[1]).mean(1) / w.sum()),
     }
     for name in ("most", "least"):
@@ -180,3 +193,57 @@ def _pair_kappa(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
     same, share = _same(a, b, w), w @ (a + b) / (2 * w.sum())
     chance = float((share**2).sum())
     return (same - chance) / (1 - chance) if chance < 1 else float("nan")
+
+# %% ../nbs/api/rating_analysis.ipynb #c41f7e02
+WHO = {"human": "people", "llm": "a chat model", "exact": "the truth"}
+
+
+def _kept(folders: Iterable[str | Path], name: str) -> pd.DataFrame:
+    "One table of the stage from several folders, one below the other; rows without a value left out."
+    tables = [pd.read_csv(path) for folder in folders if (path := Path(folder) / f"{name}.csv").is_file()]
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True).dropna(subset="value") if tables else pd.DataFrame(columns=list(dict.fromkeys(
+        [*TABLE, *AGREEMENT, *COMPARISON])))
+
+
+def _ends(part: pd.DataFrame, of: str = "", times: float = 1.0) -> str:
+    "Intervals, one a seed."
+    known = times * part[[f"{of}low", f"{of}high"]].dropna()
+    return "; ".join(f"{low:.3f} to {high:.3f}" for low, high in known.itertuples(index=False))
+
+
+def _numbers(column: pd.Series) -> str:
+    "Whole numbers, one a seed, or one for all."
+    return "; ".join(dict.fromkeys(f"{number:.0f}" for number in column))
+
+
+def agreement_report(
+    folders: Iterable[str | Path],  # of the stage `rating`, one a seed, such as those of `run.glob("seed*/rating")`
+) -> pd.DataFrame:  # columns who, about, statistic, value, 95 % interval, units (faces, or captions of scores), raters; empty with nobody to compare
+    "How far raters agree with each other, and each kind with another: mean over seeds, the interval (faces drawn anew) of each."
+    places, rows = list(folders), []  # type: list[str | Path], list[tuple[str, ...]]
+    known: dict[tuple[int, str], tuple[str, float]] = {}
+    for (source, about, statistic), part in _kept(places, "agreement").groupby(["source", "about", "statistic"], sort=False):
+        known[len(rows), "value"] = (f"rating/{source}/agreement/{about}/{statistic}", 1.0)
+        rows.append((f"{WHO.get(source, source)} with each other", about.replace("_", " "), statistic, spread_text(part["value"]), _ends(part),
+                     _numbers(part["units"]), _numbers(part["raters"])))
+    for (source, against, figure), part in _kept(places, "comparison").groupby(["source", "against", "figure"], sort=False):
+        known[len(rows), "value"] = (f"rating/{source}/against_{against}/{figure}", 1.0)
+        rows.append((f"{WHO.get(source, source)} with {WHO.get(against, against)}", COMPARED[figure], figure, spread_text(part["value"]),
+                     _ends(part), _numbers(part["items"]), ""))
+    return traced(pd.DataFrame(rows, columns=["who", "about", "statistic", "value", "95 % interval", "units", "raters"]), known)
+
+
+def interval_report(
+    folders: Iterable[str | Path],  # of the stage `rating`, one a seed
+) -> pd.DataFrame:  # columns model, source, figure, value, faces drawn anew, raters drawn anew, faces, raters; shares in per cent
+    "Table 5 of all data sets together with its 95 % intervals."
+    kept, rows = _kept(folders, "rating"), []  # type: pd.DataFrame, list[tuple[str, ...]]
+    known: dict[tuple[int, str], tuple[str, float]] = {}
+    for (source, model, figure), part in kept[kept["dataset"] == "all"].groupby(["source", "model", "figure"], sort=False):
+        times = 1.0 if figure == "correctness" else 100.0
+        known[len(rows), "value"] = (f"rating/{source}/{model}/{figure}", times)
+        rows.append((f"{LABELS[model]}-BLIP", WHO.get(source, source), figure.replace("_", " "), spread_text(part["value"], 2, times),
+                     _ends(part, "item_", times), _ends(part, "rater_", times), _numbers(part["items"]), _numbers(part["raters"])))
+    columns = ["model", "source", "figure", "value", "faces drawn anew", "raters drawn anew", "faces", "raters"]
+    return traced(pd.DataFrame(rows, columns=columns), known)

@@ -20,7 +20,7 @@ from .io import project_root
 from .rating import LETTERS, SCORES, RatingError, RatingLog, Sample, form_faults, make_rating, next_item, rater_name, read_sample
 
 # %% auto #0
-__all__ = ['STYLE', 'KEYS', 'QUESTION', 'RULES', 'Pictures', 'Desk', 'build', 'Served', 'serve', 'open_page', 'main']
+__all__ = ['STYLE', 'KEYS', 'QUESTION', 'RESTARTED', 'RULES', 'Pictures', 'Desk', 'build', 'Served', 'serve', 'open_page', 'main']
 
 # %% ../nbs/api/rating_page.ipynb #fbaacd2b
 class Pictures:
@@ -175,6 +175,8 @@ document.addEventListener('keydown', (event) => {
 </script>
 """
 QUESTION = "How correct is {}? 1: all wrong, 10: all right"
+RESTARTED = ("The page was started anew meanwhile. Every face that you saved is kept; the one in view was not saved and will be shown again. "
+             "Enter your name to go on.")
 RULES = """### Rating captions of faces
 
 You will see one face at a time, with three captions of it.
@@ -276,6 +278,8 @@ def build(
 
         def hand_in(here: dict[str, Any], *answers: Any) -> list[Any]:
             "Keep it and go on, or say what is missing and change nothing."
+            if "rater" not in here:  # the server does not know this tab: it was restarted
+                return screen("welcome", wrong=_faults([RESTARTED]))
             faults = desk.hand_in(here["rater"], here["item"], answers[:3], answers[3], answers[4], time.time() - here["began"], here["blank"])
             if faults:
                 return [_faults(faults) if out is fault else gr.skip() for out in outs]
@@ -283,6 +287,8 @@ def build(
 
         def go_back(here: dict[str, Any]) -> list[Any]:
             "The face before, as it was handed in."
+            if "rater" not in here:
+                return screen("welcome", wrong=_faults([RESTARTED]))
             found = desk.before(here["rater"], here["item"])
             if found is None:
                 return [_faults(["There is no face before this one."]) if out is fault else gr.skip() for out in outs]

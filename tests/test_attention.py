@@ -95,6 +95,23 @@ def test_the_pointing_game():
     assert pointing_game([], [], []).empty
 
 
+def test_a_map_without_weight_points_nowhere():
+    region = np.zeros((12, 12), bool)
+    region[:4, :4] = True  # where the first pixel is
+    hit, none, odd = torch.zeros(3, 3), torch.zeros(3, 3), torch.full((3, 3), float("nan"))
+    hit[0, 0] = 1
+    assert all(np.isnan(points(heat, region)).all() for heat in (none, odd))
+    game = pointing_game([none, odd, hit], [region] * 3, [1, 1, 2], {"shuffled": [none] * 3})
+    assert game["hit"].isna().tolist() == game["weight"].isna().tolist() == [True, True, False] and game["shuffled"].isna().all()
+    assert game["mean_map"].tolist() == [1, 1, 1] and game["other"].tolist()[:2] == [1, 1] and np.isnan(game["other"][2])
+    assert pointing_game([none], [region], [1])["mean_map"].isna().all()
+
+
+def test_a_letter_that_grows_in_lower_case_moves_no_span():
+    text = "İİ ẞ: It is a people who WRINKLES nose and raises chin."
+    assert [text[start:end] for start, end, _ in spans_of(text)] == ["WRINKLES nose", "raises chin"]
+
+
 def test_shuffled_keeps_the_numbers_and_loses_their_place(model):
     other = shuffled(model)
     a, b = model.qformer.layers[0].cross.key.weight, other.qformer.layers[0].cross.key.weight

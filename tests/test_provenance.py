@@ -19,7 +19,7 @@ def left(folder, instance, figures, params=None, versions=None, content='c' * 64
     "What the pipeline leaves of one stage instance."
     stage = instance.split('/')[-1].split('-')[0]
     key = {'params': {'scale': 'tiny', **(params or {})}, 'modules': modules or {}, 'code': 'f' * 64}
-    books = {'data': '10_data', 'metrics': '80_metrics', 'step2': '40_step2', 'caption': '50_caption'}
+    books = {'data': '10_data', 'metrics': '80_metrics', 'step2': '40_step2', 'caption': '50_caption', 'scaling': '96_scaling'}
     write_json(folder / instance / 'manifest.json', {
         'instance': instance, 'stage': stage, 'notebook': f'nbs/stages/{books[stage]}.ipynb', 'all_params': {'scale': 'tiny', 'device': 'auto'},
         'commit': commit, 'versions': {'torch': '2', **(versions or {})}, 'key': key, 'outputs': {}, 'content': content, 'seconds': 2.5,
@@ -83,6 +83,31 @@ def test_settings_of_one_instance_are_repeated_for_it_alone(tmp_path):
     assert provenance.overrides(run) == ['step2.steps=7']
 
 
+def test_each_seed_is_made_again_with_its_own_settings(tmp_path):
+    run = run_of(tmp_path / 'toy', limit=50, seeds=(0, 1, 2))
+    for seed, steps in enumerate((7, 9, 7)): left(run, f'seed{seed}/step2-au', {}, {'steps': steps, 'model': 'au'})
+    assert sorted(provenance.overrides(run)) == ['metrics.limit=50', *(f'seed{n}/step2-au.steps={steps}' for n, steps in enumerate((7, 9, 7)))]
+    assert [sorted(provenance.overrides(run, seed=seed)) for seed in (0, 1)] == [['metrics.limit=50', f'step2.steps={n}'] for n in (7, 9)]
+    numbers = provenance.Origin(run).numbers(report.table2(report.collect(run)), 'table2')
+    call = 'python -m expblip.pipeline run --run toy --scale tiny --seeds {} --only metrics -p metrics.limit=50 -p step2.steps={}'
+    assert numbers[0]['command'] == f'{call.format("0,2", 7)} && {call.format("1,", 9)}'
+    left(run, 'seed1/step2-au', {}, {'model': 'au'})  # as usual
+    assert provenance.overrides(run, seed=1) == ['metrics.limit=50']
+    assert {'seed0/step2-au.steps=7', 'seed2/step2-au.steps=7'} < set(provenance.overrides(run))
+
+
+def test_the_scaling_run_is_made_before_it_is_judged(tmp_path):
+    run = run_of(tmp_path / 'toy')
+    left(run, 'shared/scaling', {}, {'run': 'outputs/other'})
+    rows = [{'name': 'scaling/small/small/au/meteor', 'value': seed / 10, 'seed': seed, 'meaning': 'm'} for seed in range(4)]
+    write_json(run / 'shared/scaling/results.json', rows)
+    numbers = pd.DataFrame(provenance.Origin(run).numbers(report.table2(report.collect(run)), 'table2')).set_index('figure')
+    command = numbers.command[rows[0]['name']]
+    assert command == ('python tools/scaling.py --seeds 4 --run other && '
+                       'python -m expblip.pipeline run --run toy --scale tiny --only scaling -p scaling.run=outputs/other')
+    assert 'tools/scaling.py' not in numbers.command[METEOR]
+
+
 def test_sizes_of_stage_96_on_the_page():
     pair = 'scaling/encoder/au/meteor/large_small-over-small_small'
     rows = [(pair, .1, 'meteor of AU-BLIP: a minus b, mean over 3 seeds'), (f'{pair}/low', .05, 'low end'), (f'{pair}/high', .15, 'high end'),
@@ -124,6 +149,30 @@ def test_difference_interval_and_what_was_changed(tmp_path):
     assert changed.loc[('module', 'expblip.judging'), ['stages', 'first', 'second']].tolist() == ['metrics', '1' * 8, '2' * 8]
     assert changed.loc[('version', 'torch'), 'second'] == '3' and changed.loc[('seed', 'seeds'), 'second'] == '0 1 2 3'
     assert len(comparison.changes(first, first)) == 0
+
+
+def test_a_parameter_that_one_seed_alone_has_otherwise(tmp_path):
+    runs = [run_of(tmp_path / name) for name in 'ab']
+    for run, first in zip(runs, (7, 5)):
+        for seed, steps in enumerate((first, 9)): left(run, f'seed{seed}/step2-au', {}, {'steps': steps, 'seed': seed})
+    assert comparison.changes(*runs).values.tolist() == [['parameter', 'steps', 'step2-au', 'seed0: 7, seed1: 9', 'seed0: 5, seed1: 9']]
+    left(runs[1], 'seed0/step2-au', {}, {'seed': 0})
+    assert comparison.changes(*runs)['second'].tolist() == ['seed0: none, seed1: 9']
+    left(runs[1], 'seed2/step2-au', {}, {'steps': 1, 'seed': 2})  # the other run has no such seed
+    left(runs[1], 'seed0/step2-au', {}, {'steps': 7, 'seed': 0})
+    assert len(comparison.changes(*runs)) == 0
+    for run, given in zip(runs, (True, False)): left(run, 'seed0/step2-exp', {}, {'steps': 3} if given else {})
+    assert comparison.changes(*runs).values.tolist() == [['parameter', 'steps', 'step2-exp', '3', '']]
+
+
+def test_another_number_of_images_forbids_every_score_against_references(tmp_path):
+    cider = METEOR.replace('meteor', 'cider')
+    runs = [run_of(tmp_path / name, limit=limit) for name, limit in (('a', 5), ('b', 9))]
+    for run, limit in zip(runs, (5, 9)): left(run, 'seed0/metrics', {METEOR: .5, cider: .7}, {'seed': 0, 'limit': limit})
+    a, b = opened(*runs)
+    assert comparison.obstacles(a, b) == {name: f'{name}: of 5 and of 9 images a data set' for name in ('meteor', 'cider')}
+    row = comparison.compared(a, b, '2').query("column == 'rafau_cider'").iloc[0]
+    assert 'of 5 and of 9' in row.note and np.isnan(row.difference)
 
 
 @pytest.mark.parametrize('seeds, near', [(2, 1e-6), (6, 1e-6), (11, 1e-6), (15, 1e-3), (40, 1e-4)])

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pandas as pd
 import pytest
 from chat_server import ChatServer, Handler, completion, status
 
+from expblip import provenance, rating_analysis
 from expblip.agreement import complete, fleiss_kappa, icc, interval_alpha
-from expblip.auto_rating import LLMJudge, UnansweredJudge, exact_ratings, judge_question, label_lines, read_judgement
+from expblip.auto_rating import LLMJudge, UnansweredJudge, exact_ratings, judge_question, label_lines, read_judgement, score
 from expblip.chat import ChatClient
 from expblip.rating import MODELS, RatingError, RatingLog, draw_sample, make_rating, next_item, read_ratings, read_sample, write_sample
 from expblip.rating_analysis import agreement_table, compare, table5
@@ -146,6 +149,36 @@ def test_of_two_tabs_with_one_face_the_first_blank_form_counts(tmp_path):
     assert desk.hand_in('anna', 0, [9, 9, 9], 'A', 'B') == [] and max(desk.log.read(sample)[0].correctness.values()) == 9
 
 
+def test_a_log_is_read_with_one_hash_of_the_sample(tmp_path, monkeypatch):
+    "Every line is held against the sample's name, which must not be made anew for each."
+    from expblip import rating
+    sample, _ = make_sample(40)
+    log, hashed, plain = RatingLog(tmp_path / 'log.jsonl'), [], rating.sha256_text
+    monkeypatch.setattr(rating, 'sha256_text', lambda text: hashed.append(text) or plain(text))
+    for number in range(20): log.append(make_rating(sample, 'anna', number, [1, 2, 3], 'A', 'B'))
+    assert next_item(sample, 'anna', log.read(sample)) in range(20, 40) and len(hashed) == 1
+
+
+def test_the_name_says_whose_captions_are_rated():
+    "Equal texts of other models make another sample; the paper's three keep the name that logs carry."
+    sample, _ = make_sample()
+    items = tuple(replace(item, captions={'au': item.captions['mix'], **item.captions}) for item in sample.items)
+    others = replace(sample, items=items, models=('au', 'cat', 'exp'))
+    assert replace(sample, items=items).name == sample.name == 'f8829245e7b0' and others.name != sample.name
+
+
+@pytest.mark.parametrize('pressed', ['hand_in', 'go_back'])
+def test_a_tab_that_the_restarted_server_does_not_know_is_led_to_the_start(tmp_path, pressed):
+    from expblip.rating_page import RESTARTED, Desk, build
+    sample, _ = make_sample()
+    log = RatingLog(tmp_path / 'log.jsonl')
+    page = build(Desk(sample, log), lambda number: '')
+    function, = {one.fn for one in page.fns.values() if one.name == pressed}
+    updates = function({}, *[1, 2, 3, 'A', 'B'][:5 if pressed == 'hand_in' else 0])
+    shown = [one['visible'] for one in updates if isinstance(one, dict) and 'visible' in one]
+    assert shown == [True, False, False] and any(RESTARTED in one for one in updates if isinstance(one, str)) and not log.path.exists()
+
+
 # ---------------------------------------------------------------- statistics
 
 def test_published_examples():
@@ -228,6 +261,21 @@ def test_the_exact_rater_and_those_who_agree_with_it():
 
 
 # ---------------------------------------------------------------- the judge
+
+def test_half_a_point_goes_up():
+    assert [score(right / 18) for right in (1, 3, 5, 7, 9, 15)] == [2, 3, 4, 5, 6, 9]
+    assert all(score(right / n) == int(Fraction(3, 2) + 9 * Fraction(right, n)) for n in range(1, 40) for right in range(n + 1))
+
+
+def test_ranks_are_those_of_the_draw():
+    "Spearman's correlation of faces drawn anew, against scipy on the faces written out."
+    from scipy.stats import spearmanr
+    dice = np.random.default_rng(0)
+    for _ in range(20):
+        a, b, w = dice.integers(1, 6, 12).astype(float), dice.normal(size=12).round(1), dice.multinomial(12, [1 / 12] * 12).astype(float)
+        drawn = w.astype(int)
+        assert rating_analysis._spearman(a, b, w) == pytest.approx(spearmanr(a.repeat(drawn), b.repeat(drawn)).statistic)
+
 
 def good(scores=(1, 8, 9), most='C', least='A'):
     return json.dumps({'correctness': dict(zip('ABC', scores)), 'most_complete': most, 'least_complete': least})
@@ -358,6 +406,31 @@ def test_the_stage_before_and_after_people_rate(project, monkeypatch):
     assert not any(b'canary' in path.read_bytes() for path in project.rglob('*') if path.is_file())
     flat = {row['name']: row['value'] for row in json.loads((out / 'results.json').read_text())}
     assert flat['rating/exact/exp/most_complete'] == 1 and 'rating/human/agreement/correctness/icc_2_1' in flat
+
+
+def test_what_the_report_shows_of_agreement_and_intervals(project):
+    "Of two seeds: the values are those of results.json, so that provenance finds them, and each seed has its interval."
+    folders = [project / f'outputs/toy/seed{seed}/rating' for seed in range(2)]
+    for seed, folder in enumerate(folders):
+        play(**STAGE | {'out': str(folder.relative_to(project)), 'seed': seed})
+        sample, logs = read_sample(folder), RatingLog(project / f'data/user/ratings/{seed}.jsonl')
+        for rater in ('sim1', 'sim2', 'sim3'):
+            for rating in simulated(sample, rater, np.array([2, 6, 9.0])): logs.append(rating)
+        play(**STAGE | {'out': str(folder.relative_to(project)), 'seed': seed})
+    origin = provenance.Origin(project / 'outputs/toy')
+    agreed, sure = (function(folders) for function in (rating_analysis.agreement_report, rating_analysis.interval_report))
+    # the kappas of whoever always chooses alike have no value, and no row
+    assert agreed['who'].value_counts().to_dict() == {'the truth with people': 5, 'people with each other': 5}
+    for table in (agreed, sure):
+        told = origin.numbers(table, 'table')
+        assert len(told) == len(table) and all(len(row['values'].split()) == 2 for row in told)
+    for row in told:
+        mean = np.mean([float(value) for value in row['values'].split()])
+        assert float(row['shown'].split()[0]) == pytest.approx(row['times'] * mean, abs=.0051)
+    one = agreed.query("statistic == 'icc_2_1'").iloc[0]
+    assert one['95 % interval'].count(' to ') == 2 and (one['units'], one['raters']) == ('24', '3')
+    assert set(sure['source']) == {'people', 'the truth'} and (sure['faces'] == '8').all()
+    assert (sure['raters drawn anew'] != '').eq(sure['source'] == 'people').all()
 
 
 def test_the_price_of_the_judge_is_said_and_nobody_asked(project, capsys):

@@ -100,6 +100,35 @@ def test_the_three_words(run):
     assert again["au-beats-generic"] == FAILS and again["exp-most-complete"] == OPEN
 
 
+def test_a_seed_that_only_some_stages_have_undoes_no_verdict(run):
+    "Each claim is judged over the seeds that all its numbers share; fewer than three of these decide nothing."
+    whole = board(collect(run))
+    stage(run, "seed3", "scaling", **{name: 0.5 for name in NAMES if name.startswith("scaling/large/large")})
+    judged = judge_findings(board(collect(run)), all_findings())
+    assert list(board(collect(run)).columns) == [0, 1, 2, 3] and set(judged["verdict"]) == {HOLDS} and set(judged["seeds"]) == {3}
+    whole.loc["table2/drawn-rafau/mix/greedy/meteor", 2] = np.nan
+    some = judge_findings(whole, all_findings()).set_index("id")
+    assert set(some["verdict"].drop(some.index[some["seeds"] == 2])) == {HOLDS} and set(some.loc[some["seeds"] == 2, "verdict"]) == {OPEN}
+    assert {"fused-beat-generic", "au-best-at-actions", "cat-above-mix"} <= set(some.index[some["seeds"] == 2])
+
+
+def test_where_no_truth_is_known_people_decide(run):
+    claims = ["exp-most-complete", "mix-least-complete", "cat-least-correct"]
+    true = board(collect(run))
+    rated = pd.concat([true[~true.index.str.startswith("table5/")], true[true.index.str.startswith("table5/")].rename(
+        lambda name: "rating/human/{2}/{4}".format(*name.split("/")))])
+    judged = judge_findings(rated, all_findings())
+    at = judged.set_index("id").loc[claims]
+    assert set(at["verdict"]) == {HOLDS} and at["compared"].str.contains("rating/human/exp/").all()
+    assert not at["compared"].str.contains("table5").any()
+    figures = judged.attrs["figures"][judged.index[judged["id"] == claims[0]].item(), "ours"]
+    assert figures[0] == ("rating/human/exp/most_complete", 1.0)
+    both = judge_findings(pd.concat([true, -rated[rated.index.str.startswith("rating/")]]), all_findings()).set_index("id").loc[claims]
+    assert set(both["verdict"]) == {HOLDS}, "the truth counts where it is known"
+    sampled = judge_findings(rated, all_findings("sample")).set_index("id").loc[claims]
+    assert set(sampled["verdict"]) == {OPEN}, "people rated greedy captions"
+
+
 @pytest.mark.parametrize(("first", "second", "word"), [
     ([2, 2.1, 2.2], [1, 1, 1], HOLDS), ([1, 1, 1], [2, 2.1, 2.2], FAILS), ([1, 1, 1], [1, 1, 1], FAILS), ([2, 2, 0], [1, 1, 1], OPEN),
     ([9, 0.1, 0.1], [0, 0, 0], OPEN), ([2, 2], [1, 1], OPEN), ([2, 2, np.nan], [1, 1, 1], OPEN), ([], [], OPEN)])

@@ -137,6 +137,23 @@ def test_other_data_sets_are_not_judged_into_this_run(judged, tmp_path):
     assert 'is about other data sets' in json.loads((tmp_path / 'scaling/absent.json').read_text())['reason']
 
 
+def test_without_truth_aus_that_nobody_lacks_count_nowhere(judged, tmp_path):
+    "As in `judging`: naming an AU that is annotated as absent nowhere would always be right."
+    run = shutil.copytree(judged[0], tmp_path / 'scaling')
+    data = run / 'shared/data'
+    (data / 'truth.parquet').unlink()
+    records = pd.read_parquet(data / 'records.parquet')
+    wild = records[(records.dataset == 'drawn-rafau') & (records.split == 'test')]
+    assert any(25 in numbers for numbers in wild.au_present.dropna())
+    records['au_absent'] = [None if kept is None else [int(number) for number in kept if number != 25] for kept in records.au_absent]
+    records.to_parquet(data / 'records.parquet')
+    told('96_scaling', tmp_path, out=str(tmp_path / 'out'), run=str(run), records=str(data))
+    said = pd.read_csv(tmp_path / 'out/verdicts.csv').query("figure == 'au_f1'")
+    scores = pd.read_csv(tmp_path / 'out/scaling.csv').groupby(['model', 'encoder', 'lm']).au_f1.mean()
+    row = said[(said.claim == 'encoder') & (said.model == 'au') & (said.larger == 'large + small')].iloc[0]
+    assert row.difference == pytest.approx(scores['au', 'large', 'small'] - scores['au', 'small', 'small'])
+
+
 # ---------------------------------------------------------------- all of it, small
 
 
