@@ -21,9 +21,9 @@ from .stacked import NOT_YET  # noqa: F401 (whoever reads a table looks for it h
 from .stacked import ABSENT, NO_COUNTERPART, NO_F1, PAPER, SIZE, as_printed, cell_text, own_names, stack, traced
 
 # %% auto #0
-__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ONE_TO_TEN', 'ReportError', 'collect', 'kept', 'board', 'shares', 'run_kind',
-           'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs', 'elapsed',
-           'cost_summary', 'logs']
+__all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ONE_TO_TEN', 'ReportError', 'collect', 'kept', 'board', 'seeds_of', 'shares',
+           'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs',
+           'elapsed', 'cost_summary', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 class ReportError(ValueError):
@@ -76,6 +76,13 @@ def board(
 ) -> pd.DataFrame:  # index name, a column a seed, NaN where missing
     "A row a figure, a column a seed."
     return results.dropna(subset=["seed"]).pivot(index="name", columns="seed", values="value")
+
+
+def seeds_of(
+    results: pd.DataFrame,  # as `collect` gives it
+) -> list[int]:  # in order
+    "The seeds of the run itself: a scaling run beside it may have more."
+    return sorted({int(seed) for seed in results.loc[results["stage"] != "scaling", "seed"].dropna()})
 
 
 def shares(

@@ -76,7 +76,7 @@ class Artefacts:
         return self.kind.name == "licensed"
 
     def __str__(self) -> str:
-        seeds = ", ".join(map(str, self.board.columns)) or "none"
+        seeds = ", ".join(map(str, report.seeds_of(self.results))) or "none"
         twins = ", ".join(f"{name}: {twin}" for name, twin in self.kind.sets.items() if name != twin)
         stands = f" What stands for the paper's data sets: {twins}." if twins else ""
         return f"run {self.folder.name}, seeds {seeds}{f', start {self.start}' * bool(self.start)}. {self.kind.caution}{stands}"
