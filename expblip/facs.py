@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AUS', 'EMOTIONS', 'COMPOUNDS', 'DRAWN_PROTOTYPES', 'EVIDENCE', 'RULE_OPENING', 'NO_AU_CAPTION', 'ACTIONS', 'WORDINGS',
            'AT_REST', 'AU', 'au', 'emotion', 'emotions_of', 'listing', 'rule_caption', 'emotion_caption', 'Wording',
-           'phrase_table', 'Parsed', 'parse']
+           'phrase_table', 'Parsed', 'affirmed', 'parse']
 
 # %% ../nbs/api/facs.ipynb #29e5ee11
 import re
@@ -283,8 +283,11 @@ _BREAK = re.compile(r"[.;:!?\n]|,(?!\s*n?or\b)|\b(?:but|yet|although|though|whil
 
 _HINTS = ("no", "n't", "n’t", "without", "neither", "never", "lack", "absence", "instead", "rather")  # far quicker to look for than _NOT
 
-def _affirmed(text: str) -> str:
+def affirmed(
+    text: str,  # a caption in lower case
+) -> str:  # the same, a | for each denied stretch
     "The text without what it denies: a clause from its denial on, a whole clause that is 'not seen'; anything unclear counts as denied."
+    if not any(hint in text for hint in _HINTS): return text
     kept, at = "", 0
     while no := _NOT.search(text, at):
         end, start = _BREAK.search(text, no.end()), no.start()
@@ -297,9 +300,7 @@ def parse(
 ) -> Parsed:  # what it states; empty where nothing is recognised
     "Read a caption back: longest phrases first, small words skipped, repetitions counted once, denials left out."
     pattern, table = _parser()
-    text = text.lower()
-    if any(hint in text for hint in _HINTS): text = _affirmed(text)
-    found = {table[_key(m.group())] for m in pattern.finditer(text)}
+    found = {table[_key(m.group())] for m in pattern.finditer(affirmed(text.lower()))}
     words = {x for x in found if isinstance(x, str)}
     return Parsed(frozenset(x for x in found if isinstance(x, int)), frozenset(words & set(EMOTIONS)), "rest" in words,
                   frozenset(w[3:] for w in words if w.startswith("is ")))
