@@ -64,7 +64,7 @@ def cut_off(
     text: str,  # a caption
 ) -> bool:  # whether it has words but no end
     "Whether a caption stops in mid-sentence."
-    return bool(_WORD.search(text)) and not text.rstrip(CLOSING).endswith((".", "!", "?", "…"))
+    return bool(text.strip()) and not text.rstrip(CLOSING).endswith((".", "!", "?", "…"))
 
 
 def too_short(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .facs import Parsed, au, emotion, parse
 from .io import project_root
-from .synthesis import connects, has_link
+from .synthesis import has_link
 
 # %% auto #0
 __all__ = ['HAND', 'TRAP', 'paraphrases', 'parser_quality', 'misread', 'link_quality']

@@ -16,7 +16,8 @@ import torch
 from .intervals import accuracy_parts, ratio_intervals
 from .kinds import kind_of
 from .metrics import macro
-from .probes import READINGS, TABLE3_AUS, Task, choose_probe, listed_records, measured, one_sided, predict, probe_rows, read_features, result_rows
+from .probes import (READINGS, TABLE3_AUS, Task, choose_probe, listed_records, measured, one_sided, predict, probe_rows, read_features,
+                            result_rows)
 from .records import au_labels
 
 # %% auto #0
