@@ -28,12 +28,15 @@ def _located(name: str) -> str:
 def checkpoint_size(
     name: str,  # a Hugging Face BLIP-2 folder, or its name in the local hub cache
 ) -> ModelSize:  # encoder, Q-Former and language model as its config.json says
-    "The sizes of a published captioner; `ValueError` when it is no BLIP-2, OSError (from transformers) when it is not there."
+    "The sizes of a published captioner; `ValueError` when it is no BLIP-2 or one with T5, OSError (from transformers) when it is not there."
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(name)
     if config.model_type not in ("blip-2", "blip_2"):
         raise ValueError(f"{name}: a {config.model_type} model, not a BLIP-2: name a folder that Blip2ForConditionalGeneration can read")
+    if config.text_config.is_encoder_decoder:
+        raise ValueError(f"{Path(name) / 'config.json'}: its language model is {config.text_config.model_type}, an encoder with a decoder, which "
+                         "cannot continue a picture's prefix as ours do: name a BLIP-2 with OPT, such as Salesforce/blip2-opt-2.7b")
     q = config.qformer_config
     shape = QFormerConfig(
         vocab=30523, encoder_width=q.encoder_hidden_size, hidden=q.hidden_size, layers=q.num_hidden_layers, heads=q.num_attention_heads,

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['AUS', 'EMOTIONS', 'COMPOUNDS', 'DRAWN_PROTOTYPES', 'EVIDENCE', 'RULE_OPENING', 'NO_AU_CAPTION', 'ACTIONS', 'WORDINGS',
            'AT_REST', 'AU', 'au', 'emotion', 'emotions_of', 'listing', 'rule_caption', 'emotion_caption', 'Wording',
-           'phrase_table', 'Parsed', 'parse']
+           'phrase_table', 'Parsed', 'affirmed', 'parse']
 
 # %% ../nbs/api/facs.ipynb #29e5ee11
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 # %% ../nbs/api/facs.ipynb #231c5b0e
 @dataclass(frozen=True)
@@ -223,6 +223,7 @@ AT_REST = ("relaxed position", "natural position", "relaxed eyes", "eyes and mou
 # %% ../nbs/api/facs.ipynb #8b8934e6
 _FILLERS = ("the", "a", "an", "is", "are", "being", "be", "slightly", "somewhat", "his", "her", "their")
 
+@lru_cache(4096)
 def _key(phrase: str) -> str:
     return " ".join(w for w in phrase.lower().split() if w not in _FILLERS)
 
@@ -274,12 +275,32 @@ class Parsed:
         "Whether an emotion is named."
         return bool(self.emotions)
 
+_NOT = re.compile(r"(?:\b(?:no|not|cannot|without|neither|nor|never|lack(?:s|ing)?|absence|instead of|rather than)\b|n['’]t\b)"
+                  r"(?!\s+(?:only|just|merely|simply|doubt|wonder|surprisingly)\b)")
+_UNSEEN = re.compile(r"(?:\b(?:not|cannot|never)|n['’]t)\s+(?:be\s+)?(?:seen|visible|shown|present|found|observed|apparent|evident|there)\b")
+_BREAK = re.compile(r"[.;:!?\n]|,(?!\s*n?or\b)|\b(?:but|yet|although|though|while|whereas|because|except|other than|there (?:is|are)|and "
+                    r"(?:this|the|his|her|its|their|there|it|he|she|they|with|also|shows?|has|have|is|are))\b")
+
+_HINTS = ("no", "n't", "n’t", "without", "neither", "never", "lack", "absence", "instead", "rather")  # far quicker to look for than _NOT
+
+def affirmed(
+    text: str,  # a caption in lower case
+) -> str:  # the same, a | for each denied stretch
+    "The text without what it denies: a clause from its denial on, a whole clause that is 'not seen'; anything unclear counts as denied."
+    if not any(hint in text for hint in _HINTS): return text
+    kept, at = "", 0
+    while no := _NOT.search(text, at):
+        end, start = _BREAK.search(text, no.end()), no.start()
+        if _UNSEEN.match(text, start): start = max((found.start() for found in _BREAK.finditer(text, at, start)), default=at)
+        kept, at = f"{kept}{text[at:start]}|", end.start() if end else len(text)
+    return kept + text[at:]
+
 def parse(
     text: str,  # any caption: rule, grammar, fused, concatenated or a model's output, in any case
 ) -> Parsed:  # what it states; empty where nothing is recognised
-    "Read a caption back: longest phrases first, small words skipped, repetitions counted once."
+    "Read a caption back: longest phrases first, small words skipped, repetitions counted once, denials left out."
     pattern, table = _parser()
-    found = {table[_key(m.group())] for m in pattern.finditer(text.lower())}
+    found = {table[_key(m.group())] for m in pattern.finditer(affirmed(text.lower()))}
     words = {x for x in found if isinstance(x, str)}
     return Parsed(frozenset(x for x in found if isinstance(x, int)), frozenset(words & set(EMOTIONS)), "rest" in words,
                   frozenset(w[3:] for w in words if w.startswith("is ")))

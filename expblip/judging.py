@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -43,13 +44,17 @@ def agreement(
     return right / len(said) if said else 0.0, right / len(true)
 
 # %% ../nbs/api/judging.ipynb #7c906494
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_LOOP = re.compile(r"\b(\S+(?: \S+)?)(?: \1){2}(?!\S)")
+
+
 def repeats(
     text: str,  # a caption
     n: int = 6,  # words in a row
-) -> bool:  # whether some run of `n` words comes twice
+) -> bool:  # whether some run of `n` words comes twice, or a word or a pair of words three times in a row
     "Whether a caption turns in circles."
-    words = text.lower().replace(",", " ").replace(".", " ").split()
-    return any(count > 1 for count in Counter(zip(*(words[i:] for i in range(n)))).values())
+    words = _WORD.findall(text.lower())
+    return len(set(zip(*(words[i:] for i in range(n))))) < len(words) - n + 1 or bool(_LOOP.search(" ".join(words)))
 
 
 CLOSING = " \t\n\"'”’»)]}"  # may follow the end of a sentence
@@ -67,7 +72,7 @@ def too_short(
     least: int = 3,  # words of a sentence, such as "The jaw drops."
 ) -> bool:  # whether it has words but no sentence
     "Whether a caption is only a word or two."
-    return 0 < len(text.split()) < least
+    return 0 < len(_WORD.findall(text)) < least
 
 # %% ../nbs/api/judging.ipynb #0356c4dc
 class JudgingError(ValueError):
@@ -121,7 +126,7 @@ def judge(
                 "both_aspects": float(stated.states_aus and stated.states_emotions),
                 "link": float(link),
                 "states_nothing": float(not (stated.states_aus or stated.states_emotions)),
-                "empty": float(not text.strip()),
+                "empty": float(not _WORD.search(text)),
                 "repeated": float(circles),
                 "cut_off": float(cut_off(text)),
                 "too_short": float(too_short(text)),
@@ -173,7 +178,7 @@ MEANING = {
     "link": "share of captions that infer an emotion from actions in words",
     "states_nothing": "share of captions in which no action and no emotion is recognised",
     "empty": "share of captions without a word",
-    "repeated": "share of captions in which six words in a row come twice",
+    "repeated": "share of captions in which six words in a row come twice, or a word or two of them three times in a row",
     "cut_off": "share of captions that stop in mid-sentence",
     "too_short": "share of captions of one or two words",
     "meteor_2005": "METEOR by the formula of 2005 (form and stem), each reference alone, best taken, mean over captions",
@@ -202,6 +207,9 @@ def summarise(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # one row a (dataset, model, decode); one row a (dataset, model, decode, au)
     "Tables of all figures; what cannot be known is NaN."
     rows, details = [], []
+    for key in KEYS:
+        for row in judged.index[judged[key].isna()]:
+            raise JudgingError(f"caption row {row}: no {key}; say which, or none")
     for key, part in judged.groupby(list(KEYS), sort=False):
         per_au = au_f1(part, records, truth, aus)
         means = {name: part[name].mean() for name in MEANS if name in part} | variety(part["text"].tolist())

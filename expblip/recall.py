@@ -12,23 +12,28 @@ import pandas as pd
 
 from .facs import Parsed, au, emotion, parse
 from .io import project_root
+from .synthesis import has_link
 
 # %% auto #0
-__all__ = ['HAND', 'paraphrases', 'parser_quality', 'misread']
+__all__ = ['HAND', 'TRAP', 'paraphrases', 'parser_quality', 'misread', 'link_quality']
 
 # %% ../nbs/api/recall.ipynb #31d0067e
-HAND = "hand"  # the source of sentences written for the purpose; the others are quoted
+HAND = "hand"  # the source of sentences written for the purpose
+TRAP = "trap"  # the source of sentences written to mislead the parser; the others are quoted
 
 
 def paraphrases(
-    path: str | Path | None = None,  # a CSV file with columns source, text, aus, emotions; None: the project's
-) -> pd.DataFrame:  # source, text, aus (set of AU numbers), emotions (set)
+    path: str | Path | None = None,  # a CSV file with columns source, text, aus, emotions, link; None: the project's
+) -> pd.DataFrame:  # source, text, aus (set of AU numbers), emotions (set), link (bool)
     "Sentences and what they state; ValueError names the line that is wrong."
     path = Path(path or project_root() / "data" / "paraphrases.csv")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     try:
         table["aus"] = [frozenset(map(au, text.split())) for text in table["aus"]]
         table["emotions"] = [frozenset(map(emotion, text.split())) for text in table["emotions"]]
+        if odd := sorted(set(table["link"]) - {"", "yes"}):
+            raise ValueError(f"unknown link {odd[0]!r}: expected yes, or nothing")
+        table["link"] = table["link"] == "yes"
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     if not table["text"].str.strip().all() or table.duplicated(["source", "text"]).any():
@@ -36,14 +41,18 @@ def paraphrases(
     return table
 
 # %% ../nbs/api/recall.ipynb #8bef7937
+def _groups(sentences: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    kind = sentences["source"].map({HAND: "by hand", TRAP: "traps"}).fillna("quoted")
+    return {name: sentences[kind == name] for name in ("by hand", "quoted", "traps")} | {"all": sentences}
+
+
 def parser_quality(
     sentences: pd.DataFrame,  # as `paraphrases` gives it
     reader: Callable[[str], Parsed] = parse,  # what is measured
-) -> pd.DataFrame:  # a row a source (by hand, quoted, all) and kind (AUs, emotions): stated, read, right, precision, recall
+) -> pd.DataFrame:  # a row a source (by hand, quoted, traps, all) and kind (AUs, emotions): stated, read, right, precision, recall
     "Counts pooled over sentences; precision is NaN where nothing was read, recall where nothing is stated."
     rows = []
-    groups = {"by hand": sentences[sentences["source"] == HAND], "quoted": sentences[sentences["source"] != HAND], "all": sentences}
-    for source, part in groups.items():
+    for source, part in _groups(sentences).items():
         got = [reader(text) for text in part["text"]]
         for kind, found in (("aus", [one.aus for one in got]), ("emotions", [one.emotions for one in got])):
             stated, read = sum(map(len, part[kind])), sum(map(len, found))
@@ -65,3 +74,17 @@ def misread(
         if stated != found:
             rows.append((row.source, row.text, " ".join(sorted(stated - found)), " ".join(sorted(found - stated))))
     return pd.DataFrame(rows, columns=["source", "text", "missed", "added"])
+
+# %% ../nbs/api/recall.ipynb #b3a4e1f7
+def link_quality(
+    sentences: pd.DataFrame,  # as `paraphrases` gives it
+    reader: Callable[[str], bool] = has_link,  # what is measured
+) -> pd.DataFrame:  # a row a source (by hand, quoted, traps, all): sentences, linked, found, right, precision, recall, false_alarms
+    "How well links are found; false_alarms is the share of sentences without a link that are said to have one."
+    rows = []
+    for source, part in _groups(sentences).items():
+        found = part["text"].map(reader).astype(bool)
+        linked, right = int(part["link"].sum()), int((found & part["link"]).sum())
+        counts = ((right, int(found.sum())), (right, linked), (int(found.sum()) - right, len(part) - linked))
+        rows.append((source, len(part), linked, int(found.sum()), right, *(top / bottom if bottom else float("nan") for top, bottom in counts)))
+    return pd.DataFrame(rows, columns=["source", "sentences", "linked", "found", "right", "precision", "recall", "false_alarms"])

@@ -16,7 +16,8 @@ import torch
 from .intervals import accuracy_parts, ratio_intervals
 from .kinds import kind_of
 from .metrics import macro
-from .probes import READINGS, TABLE3_AUS, Task, choose_probe, listed_records, measured, predict, probe_rows, read_features, result_rows
+from .probes import (READINGS, TABLE3_AUS, Task, choose_probe, listed_records, measured, one_sided, predict, probe_rows, read_features,
+                            result_rows)
 from .records import au_labels
 
 # %% auto #0
@@ -108,6 +109,9 @@ def run_supplement(
         return rows
     labels = au_labels(chosen, aus).astype(float)
     part_of = {split: place[~np.isnan(labels[place]).all(1)] for split, place in part_of.items()}
+    if len(flat := one_sided(labels[part_of["train"]])) == len(aus):
+        print(f"supplement, {model}: all training images have the same labels, so no result")
+        return rows
     people: Any = chosen["subject"].to_numpy() if "subject" in chosen else np.full(len(chosen), None)
     for part, grid in grids.items():
         for reading in READINGS:
@@ -123,6 +127,7 @@ def run_supplement(
                 figures = scored(task, labels[here][:, asked], said, people[here], [aus[k] for k in asked])
                 what = "accuracy (avg_f1: mean F1)" if task.table == "tableS8" else "F1 at probability 0.5"
                 meaning = (f"{what} on {task.dataset} of one linear probe for {len(aus)} AUs, fitted on {len(part_of['train'])} images of "
-                           f"{', '.join(sets)}, {reading} features of {part}, penalty {probe.l2:g}")
+                           f"{', '.join(sets)}, {reading} features of {part}, penalty {probe.l2:g}"
+                           + f"; of one kind only in training: {', '.join(f'AU{aus[k]}' for k in flat)}" * bool(flat))
                 rows += result_rows(figures, meaning, table=task.table, dataset=task.dataset, model=model, part=part, reading=reading)
     return rows

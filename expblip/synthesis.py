@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FRAMES', 'SPLIT_FRAMES', 'SUPPORTED', 'ADDED', 'UNSUPPORTED', 'SHARED', 'ALONE', 'CALM', 'UNCALM', 'Writer', 'dice',
            'Written', 'BulkWriter', 'write_actions', 'write_fusions', 'concatenate', 'RuleWriter', 'describe_actions',
-           'allot', 'infer', 'has_link', 'fuse', 'GrammarWriter', 'writer', 'caption_table']
+           'allot', 'infer', 'connects', 'has_link', 'fuse', 'GrammarWriter', 'writer', 'caption_table']
 
 # %% ../nbs/api/synthesis.ipynb #1b45bf89
 import json
@@ -193,15 +193,29 @@ def infer(
     return " ".join(text)
 
 # %% ../nbs/api/synthesis.ipynb #67e87532
-_LINK = re.compile(r"\b(?:as seen in|suggest(?:s|ed|ing|ive)?|indicat(?:e|es|ed|ing|ive)|infer(?:s|red)?|reveal(?:s|ing)?|point(?:s|ing)? to|"
-                   r"because|due to|impl(?:y|ies|ying)|convey(?:s|ing)?|reflect(?:s|ing)?|although)\b")
+_LINK = re.compile(r"\b(?:as (?:seen|shown|evidenced|indicated) (?:in|by)|(?:evident|inferred) from|suggest(?:s|ed|ing|ive)?|"
+                   r"indicat(?:e|es|ed|ing|ive)|infer(?:s|red)?|reveal(?:s|ing)?|point(?:s|ing)? to|because|due to|impl(?:y|ies|ying)|"
+                   r"convey(?:s|ing)?|reflect(?:s|ing)?|signal(?:l?ing|s)?|signif(?:y|ies|ying)|express(?:es|ing|ive of)?|betray(?:s|ing)?|"
+                   r"denot(?:e|es|ing)|demonstrat(?:e|es|ing)|communicat(?:e|es|ing)|therefore|thus|hence|(?:signs?|marks?|evidence) (?:of|for)|"
+                   r"(?:consistent|associated|in line) with|(?:typical|characteristic) of|(?:show|mean|tell|say)(?:s|ing)? that|"
+                   r"hint(?:s|ing)? at|(?:speak|tell)(?:s|ing)? of)\b")
+_OWNER = re.compile(r"\b(?:face|person|people|man|woman|boy|girl|he|she) (?:is |also |clearly )*"
+                    r"(?:suggest|indicat|reveal|convey|reflect|signal|express|betray|demonstrat|communicat|show(?:s|ing) that)(?:e?s|ing)?\b")
+_AGAINST = re.compile(r"\balthough (?:it has|the eyes and mouth are relaxed)\b|\balthough [^.]*, the face suggests\b")
+
+def connects(
+    text: str,  # a caption
+) -> bool:  # whether it has words that draw a line from one thing to another, or is put as our grammar puts what does not fit
+    "Whether a caption has a connective; not what a face or a person itself shows, and nothing that is denied."
+    text = text.lower()
+    return bool(_AGAINST.search(text) or _LINK.search(_OWNER.sub("|", facs.affirmed(text))))
 
 def has_link(
     text: str,  # a caption
 ) -> bool:  # whether it infers an emotion from actions
     "Whether a caption states actions and an emotion and connects them."
     seen = parse(text)
-    return seen.states_aus and seen.states_emotions and bool(_LINK.search(text.lower()))
+    return seen.states_aus and seen.states_emotions and connects(text)
 
 # %% ../nbs/api/synthesis.ipynb #3d021f6b
 def fuse(

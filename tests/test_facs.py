@@ -1,12 +1,16 @@
 """The caption grammar and its parser: what is written reads back, what is unknown is refused."""
 
 import random
+from dataclasses import replace
 from itertools import combinations, product
 
 import pytest
 
 from expblip import facs
 from expblip.facs import AUS, COMPOUNDS, DRAWN_PROTOTYPES, EMOTIONS, EVIDENCE, NO_AU_CAPTION, WORDINGS, Parsed, parse
+from expblip.io import project_root
+from expblip.replies import ReplyStore
+from expblip.synthesis import concatenate, fuse, writer
 
 SMALL = [frozenset(s) for size in range(4) for s in combinations(AUS, size)]
 
@@ -70,6 +74,35 @@ def test_a_face_at_rest():
     assert parse(NO_AU_CAPTION) == Parsed(relaxed=True)
     assert parse(NO_AU_CAPTION).states_aus and not parse(NO_AU_CAPTION).states_emotions
     assert not parse("").states_aus
+
+
+@pytest.mark.parametrize("text,aus,emotions", [
+    ("There are parted lips and no raised cheeks; the face does not show happiness.", {25}, set()), ("A face without a dropped jaw.", set(), set()),
+    ("The face shows neither happiness nor a raised chin.", set(), set()), ("She isn’t sad, she's angry.", set(), {"anger"}),
+    ("There are no raised cheeks and the lips are parted.", {25}, set()), ("No raised cheeks and parted lips.", set(), set()),  # unclear: nothing
+    ("No raised cheeks, or parted lips.", set(), set()), ("Not happiness but fear.", set(), {"fear"}),
+    ("The lips are parted, never pressed lips.", {25}, set()),
+    ("Raised cheeks and a dropped jaw cannot be seen, although the lips are parted.", {25}, set()), ("Anger rather than fear.", set(), {"anger"}),
+    ("Not only the cheeks are raised, no doubt the face shows happiness.", {6}, {"happiness"}), ("NO RAISED CHEEKS", set(), set()),
+    ("No action other than a dropped jaw.", {26}, set()), ("The nose is wrinkled, and nobody knows another reason.", {9}, set()),
+    ("The eyes and the mouth are relaxed, with no tension.", set(), set())])
+def test_a_denial_is_no_statement(text, aus, emotions):
+    assert (parse(text).aus, parse(text).emotions) == (aus, emotions)
+    assert parse(f"{text.rstrip('.')}. The brow is furrowed.") == replace(parse(text), aus=parse(text).aus | {4}), "the next sentence is heard"
+
+
+def test_the_denials_change_no_caption_of_ours(monkeypatch):
+    "Rule, grammar, emotion sentences, fusion, and all that the recorded language model wrote: as without the part that looks for denials."
+    chance, texts, grammar = random.Random(5), [], writer("grammar")
+    for _ in range(1500):
+        aus, feels = chance.sample(list(AUS), chance.randint(0, 8)), chance.sample(EMOTIONS, chance.choice((1, 1, 2, 3)))
+        said, told = grammar.au_caption(aus, chance), facs.emotion_caption(feels, template=chance.choice(("face", "actions")))
+        texts += [said, told, facs.rule_caption(aus) or said, fuse(said, told, chance), concatenate(said, told)]
+    texts += [reply.text for reply in ReplyStore(project_root() / "data" / "replies")]
+    assert sum("no " in text or "not " in text for text in texts) > 300
+    here = [parse(text) for text in texts]
+    monkeypatch.setattr(facs, "affirmed", lambda text: text)
+    assert [parse(text) for text in texts] == here
 
 
 def test_emotion_captions_of_all_small_sets_read_back():

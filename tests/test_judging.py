@@ -165,6 +165,43 @@ def test_health():
     assert judging.cut_off("The face shows") and not judging.cut_off("The face shows fear.") and not judging.cut_off(" ")
 
 
+@pytest.mark.parametrize("text", ["raised cheeks and a dropped jaw! Raised cheeks and a dropped jaw", "lips, lips, lips, lips, lips",
+                                  "raised cheeks and a dropped jaw; raised cheeks and a dropped jaw", "the lips; the lips: the lips",
+                                  "fear fear-fear fear fear fear"])
+def test_circles_are_seen_whatever_stands_between_the_words(text):
+    assert judging.repeats(text)
+
+
+@pytest.mark.parametrize("text", ["", "Fear.", "very, very happy", "the lips, the lips", "lips lip lipslips", "raised cheeks, raised chin"])
+def test_what_is_no_circle(text):
+    assert not judging.repeats(text)
+
+
+def test_the_grammar_does_not_turn_in_circles():
+    """No more than by six words that come twice, which two long lists of actions may share."""
+    chance, grammar = random.Random(6), writer("grammar")
+    for _ in range(1000):
+        actions, feelings = chance.sample(list(AUS), chance.randint(0, 6)), chance.sample(EMOTIONS, 2)
+        text = grammar.fuse(grammar.au_caption(actions, chance), emotion_caption(feelings), chance)
+        assert not judging.repeats(text, 99), text
+        assert not judging.repeats(text) or text.count("although") > 1, text
+
+
+def test_a_text_without_a_word_is_empty(world):
+    records, truth = world
+    judged = judging.judge(predicted(["r0"] * 5, ["...", "", " - ?", "Fear.", "“!”"]), records, truth)
+    assert judged["empty"].tolist() == [1, 1, 1, 0, 1] and judged["cut_off"].sum() == 0 and judged["too_short"].tolist() == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("key", ["model", "decode"])
+def test_a_caption_without_model_or_decode_is_refused(world, key):
+    """A row without its key would be left out of every figure, without a word."""
+    records, truth = world
+    judged = judging.judge(predicted(["r0", "r1"], ["Fear.", "Anger."]), records, truth).assign(**{key: ["au", None]})
+    with pytest.raises(judging.JudgingError, match=f"row 1: no {key}"):
+        judging.summarise(judged, records, truth, AUS)
+
+
 def test_aus_made_up_and_missed(world):
     """With truth against all AUs; without it among the annotated ones; an image without AU labels says nothing then."""
     records, truth = world

@@ -1,11 +1,15 @@
 "models: parts by name, complete sizes, and a start made from LAVIS files through both steps."
 import json
+from pathlib import Path
 
+import pandas as pd
+import papermill
 import pytest
 import torch
 from transformers import BertTokenizerFast, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 
-from expblip import models
+from expblip import models, report
+from expblip.baselines import generic_start
 from expblip.checkpoints import CheckpointError, Start, load_captioner, load_step1, save_step1, save_step2
 from expblip.encoders import build_encoder, hub_encoder
 from expblip.exchange import write_lavis
@@ -55,7 +59,6 @@ def test_from_lavis_file_through_both_steps(size, tmp_path, capsys):
 
 
 def test_a_start_refuses_an_exchanged_language_model_and_a_senseless_encoder(size, tmp_path):
-    from pathlib import Path
     folder = make_start(tmp_path / 'start', size)
     config = json.loads((folder / 'config.json').read_text())
     assert config['lm'] == size.lm and {'lm:config.json', 'lm:model.safetensors'} <= set(config['files'])
@@ -105,3 +108,51 @@ def test_a_checkpoint_without_its_image_encoder_is_refused(tmp_path):
 
 
 def test_dec_is_the_last_word(size): assert text_tokenizer(size.text).convert_tokens_to_ids('[DEC]') == 9
+
+
+def published(place, kind=()):
+    "A BLIP-2 folder as Hugging Face writes it, tiny and untrained."
+    from transformers import Blip2Config, Blip2ForConditionalGeneration
+    torch.manual_seed(0)
+    words = train_tokenizer(['a man with a beard', 'a woman with dark hair'] * 9, 300)
+    vision = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=28, initializer_range=.02)
+    q = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, encoder_hidden_size=16)
+    text = dict(kind) or small_opt(words, 16, 1, 2, 64).config.to_dict()
+    config = Blip2Config(vision_config=vision, qformer_config=q, text_config=text, num_query_tokens=4)
+    if kind: config.save_pretrained(place)
+    else:
+        whole = Blip2ForConditionalGeneration(config)
+        with torch.no_grad(): whole.get_input_embeddings().weight[-20:] *= 30  # whole words, rather than odd bytes
+        whole.save_pretrained(place)
+    words.save_pretrained(place)
+    return str(place)
+
+
+def test_a_public_blip2_fills_its_row_of_table_2(tmp_path):
+    "Stages 10, 20, 50 and 80 by papermill, in a folder of its own, where the start made of it goes."
+    root, run = Path(__file__).resolve().parents[1], 'outputs/toy'
+    for name in ('data', 'nbs', 'settings.ini', 'pipeline.yaml', 'pyproject.toml'): (tmp_path / name).symlink_to(root / name)
+    def stage(name, to, **parameters):
+        (tmp_path / run / to).mkdir(parents=True, exist_ok=True)
+        papermill.execute_notebook(root / f'nbs/stages/{name}.ipynb', tmp_path / f'{name}.ipynb', dict(out=f'{run}/{to}', device='cpu') | parameters,
+            kernel_name='python3', progress_bar=False, cwd=tmp_path)
+    data, labels, made = (f'{run}/{name}' for name in ('shared/data', 'shared/synthesize', 'seed0/caption-blip2-coco'))
+    stage('10_data', 'shared/data', bp4d=0, disfa=0, rafau=24, emotionet=0, affectnet=0, rafdb=0, faceme=0)
+    stage('20_synthesize', 'shared/synthesize', records=data)
+    name = published(tmp_path / 'blip2-toy-coco')
+    stage('50_caption', 'seed0/caption-blip2-coco', model='blip2-coco', generic=name, checkpoint=None, records=data, decode='greedy', max_new=6)
+    stage('80_metrics', 'seed0/metrics', records=data, captions=labels, predictions=made, embedder='none')
+    said = pd.read_parquet(tmp_path / made / 'predictions.parquet')
+    assert len(said) and set(said.model) == {'blip2-coco'} and name in said.provenance[0]
+    assert len(list((tmp_path / 'outputs/starts').glob('*/config.json'))) == 1
+    two = pd.read_csv(tmp_path / run / 'seed0/metrics/table2.csv').set_index(['model', 'decode'])
+    score = two.loc[('blip2-coco', 'greedy'), 'meteor']
+    row = report.table2(report.collect(tmp_path / run)).query("model == 'BLIP-2-COCO' and source != 'paper'").iloc[0]
+    assert 0 <= score < .2 and two.loc[('blip2-coco', 'greedy'), 'captions'] == len(said) and float(row.rafau_meteor) == round(score, 3)
+
+
+def test_an_encoder_decoder_blip2_is_refused_before_anything_is_written(tmp_path):
+    name = published(tmp_path / 'blip2-t5', {'model_type': 't5', 'd_model': 16, 'num_layers': 1, 'num_heads': 2, 'vocab_size': 300})
+    with pytest.raises(ValueError, match=r'blip2-t5.config.json: its language model is t5.*name a BLIP-2 with OPT'):
+        generic_start(name, tmp_path / 'start')
+    assert not (tmp_path / 'start').exists()

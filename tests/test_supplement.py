@@ -6,10 +6,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from expblip.finetuning import jobs
+from expblip import finetuning
+from expblip.checkpoints import Start
+from expblip.finetuning import Tuned, job_labels, jobs, training_batches
+from expblip.images import ImageStore
 from expblip.io import project_root
-from expblip.probes import TABLE3_AUS
+from expblip.probes import TABLE3_AUS, probe_tasks, run_task
 from expblip.supplement import S5_AUS, S8_AUS, emotions_again, run_supplement, supplement_rows, supplement_tasks
+from expblip.training import Plan, fit
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,41 @@ def test_a_set_that_is_absent_is_left_out(toy):
     frame, _, grid = toy
     rows = run_supplement(frame[:200], frame[["id"]][:200], {"qformer": grid[:200]}, "au")
     assert {row["table"] for row in rows} == {"tableS4"}
+
+
+def test_labels_without_an_absent_au_are_skipped_as_by_the_other_probes(toy, capsys):
+    "Nothing can be learned where every annotated AU is present; where one can, the others are named."
+    frame, _, grid = toy
+    bare = frame.assign(au_absent=[[] for _ in range(len(frame))])
+    assert run_supplement(bare, frame[["id"]], {"qformer": grid}, "au") == []
+    assert "all training images have the same labels" in capsys.readouterr().out
+    assert [row for task in probe_tasks(bare) for row in run_task(task, bare, frame[["id"]], {"qformer": grid}, "au")] == []
+    half = frame.assign(au_absent=[[number for number in numbers if number != 7] for numbers in frame["au_absent"]])
+    assert all("of one kind only in training: AU7" in row["meaning"] for row in run_supplement(half, frame[["id"]], {"qformer": grid}, "au"))
+
+
+def test_a_qformer_is_fine_tuned_and_scored(tmp_path):
+    "Bright pictures have AU1; the Q-Former learns it, and its text side stays as it was."
+    torch.manual_seed(0)
+    n = 48
+    bright = np.arange(n) % 2
+    noise = np.random.default_rng(0).integers(0, 40, (n, 96, 96, 3))
+    np.save(tmp_path / "images.npy", (noise + 150 * bright[:, None, None, None]).astype("uint8"))
+    table = pd.DataFrame({"id": [f"r{k}" for k in range(n)], "image": [f"images.npy:{k}" for k in range(n)]})
+    table = table.assign(dataset="drawn-rafau", subject=None, emotions=None, split=np.repeat(["train", "test"], n // 2))
+    table["au_present"], table["au_absent"] = ([[1] if b == value else [] for b in bright] for value in (1, 0))
+    store, job = ImageStore(list(table.image), tmp_path), jobs(table, "exp", "qformer")[0]
+    rows, labels, aus = job_labels(job, table)
+    net = Tuned(Start().captioner(), "qformer", len(aus))
+    before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+    batches = training_batches(store, rows, labels, net.encoder.image_size, 0)
+    fit(net, net.trained(), batches, np.ones(len(rows)), Plan(24, 12, 3e-3, warmup=1, window=1), "toy")
+    net.cpu()
+    moved = {name.split(".")[0] for name, weight in net.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == {"encoder", "ln_vision", "qformer", "head"}
+    assert all(torch.equal(weight, before[name]) for name, weight in net.named_parameters() if "ffn_text" in name or "words" in name)
+    found = {row["name"]: row["value"] for row in finetuning.tested(net, job, table, store, "exp", "24 updates")}
+    assert set(found) == {"tableS7/exp/qformer/fine_tuned/avg", "tableS7/exp/qformer/fine_tuned/AU1"} and min(found.values()) > 0.8
 
 
 @pytest.mark.parametrize(("table", "aus"), [("S2", TABLE3_AUS), ("S3", S5_AUS), ("S4", TABLE3_AUS), ("S5", S5_AUS), ("S6", TABLE3_AUS),
