@@ -80,7 +80,7 @@ def tokenize(
     given, place = "".join(text + "\n\n" for text in unique) + ".", Path(ptbtokenizer.__file__).parent
     with java_on_path():
         done = subprocess.run(command, cwd=place, input=given, capture_output=True, encoding="utf-8", errors="replace")
-    lines = done.stdout.split("\n")[:-2]
+    lines = done.stdout.rstrip().split("\n")[:-1]
     if done.returncode or len(lines) != 2 * len(unique):
         raise MetricError(f"the PTB tokenizer returned {len(lines) // 2} captions for {len(unique)}: {done.stderr.strip()[-300:]}")
     drop = set(ptbtokenizer.PUNCTUATIONS)
@@ -245,7 +245,7 @@ def _version(score: Callable[[str, str], float]) -> str:
 
 def _each(
     pairs: Sequence[tuple[str, str]], scorers: Mapping[str, Callable[[str, str], float]], folder: str | Path | None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Sequence[float]]:
     "Scores of each pair by each scorer; kept where the version of all of them is known."
     unique, versions = sorted(set(pairs)), [_version(one) for one in scorers.values()]
     what = " ".join(f"{name} {version}" for name, version in zip(scorers, versions))
@@ -255,7 +255,7 @@ def _each(
 
     found = in_pieces(unique, work, what, folder if all(versions) else None, PIECE, ", ".join(scorers)).reshape(-1, len(scorers))
     place = {pair: i for i, pair in enumerate(unique)}
-    return dict(zip(scorers, found[np.array([place[pair] for pair in pairs], int)].T))
+    return dict(zip(scorers, found[np.array([place[pair] for pair in pairs], int)].T.tolist()))
 
 
 def score_captions(
