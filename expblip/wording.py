@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from .comparing import distinct, words
-from .metrics import meteor, named, rouge_l, tokenize
+from .metrics import meteor, named, rouge_l, tokenize, tokens_of
+from .progress import Progress
 
 # %% auto #0
 __all__ = ['CROSS', 'stem', 'meteor_2005', 'rouge_l_f1', 'cross_check', 'cider_scorer', 'cider', 'add_cider', 'variety',
@@ -137,23 +138,25 @@ def cider(
 def add_cider(
     captions: pd.DataFrame,  # columns record, text and those of `by`
     references: Mapping[str, Sequence[str]],  # record id -> its reference captions
-    by: Sequence[str] = ("dataset", "model", "decode"),  # a group has one caption an image
+    by: Sequence[str] = ("dataset", "model", "decode"),  # a group has one caption an image; what is missing in a column is a group too
+    tokens: Mapping[str, str] | None = None,  # by `metrics.tokens_of`; None: the tokenizer is started
 ) -> pd.DataFrame:  # the same rows with a column `cider` (NaN without a reference)
     "CIDEr of each caption among those of its group."
-    texts = list(dict.fromkeys([*captions["text"], *(text for some in references.values() for text in some)]))
-    tokens = dict(zip(texts, tokenize(texts)))
+    known = tokens_of(captions, references) if tokens is None else tokens
     scores = np.full(len(captions), np.nan)
 
     @cache
     def scorer(records: tuple[str, ...]) -> Callable[[str, Sequence[str]], float]:
-        return cider_scorer([[tokens[text] for text in references[record]] for record in records])
+        return cider_scorer([[known[text] for text in references[record]] for record in records])
 
-    for _, rows in captions.assign(row=range(len(captions))).groupby(list(by), sort=False):
-        rows = rows[rows["record"].isin(references.keys())].sort_values("record")
-        if len(rows):
+    listed = captions.assign(row=range(len(captions)))[captions["record"].isin(references.keys())]
+    with Progress(len(listed), "CIDEr") as progress:
+        for _, rows in listed.groupby(list(by), sort=False, dropna=False):
+            rows = rows.sort_values("record")
             score = scorer(tuple(rows["record"]))  # models of one test set share the weights
-            scores[rows["row"]] = [score(tokens[text], [tokens[other] for other in references[record]])
-                                   for record, text in zip(rows["record"], rows["text"])]
+            for row, record, text in zip(rows["row"], rows["record"], rows["text"]):
+                scores[row] = score(known[text], [known[other] for other in references[record]])
+                progress.step(progress.done + 1)
     return captions.assign(cider=scores)
 
 

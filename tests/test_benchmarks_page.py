@@ -32,3 +32,11 @@ def test_maps_of_words_point_as_the_page_says():
     notebook = json.loads((ROOT.parent / "nbs/api/words.ipynb").read_text())
     shown = "".join("".join(out.get("data", {}).get("text/plain", [])) for cell in notebook["cells"] for out in cell.get("outputs", ()))
     assert all(f"{share:.2f}  {low:.2f}  {high:.2f}" in shown for share, low, high in shares.values())
+
+
+def test_features_kept_in_memory_save_fifty_times_at_equal_f1():
+    found = result("probes.json")
+    again, once, fit = found["cpu_seconds"].values()
+    assert (found["faces"], found["epochs"]) == (240, 100) and again / once >= 50
+    assert found["f1"]["encoded again every epoch"] == found["f1"]["encoded once"]
+    assert f"| {again} | {once} | {fit} | {found['times_as_fast']['encoded once']} |" in PAGE

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import random
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,6 @@ from chat_server import ChatServer, Handler, status
 
 from expblip import embedding
 from expblip.config import ConfigError, stage_config
-from expblip.llm_writer import PriceFirst
 from expblip.metrics import MetricError
 from expblip.prices import estimate, price
 from expblip.replies import Replay, Reply, ReplyStore, Stopped
@@ -114,13 +115,38 @@ def test_another_model_a_bad_key_and_an_empty_purse_stop(tmp_path, server):
     assert server.total == calls, "nothing is asked without a budget"
 
 
-def test_the_price_is_said_first(tmp_path, capsys):
+def test_the_price_is_said_first(tmp_path, capsys, server, monkeypatch):
+    """Once for all texts, whatever the size of a piece; without those whose vectors are kept."""
     questions = [embedding.embedding_question(text) for text in ("a caption", "a caption", "another one")]
     told = estimate(questions, price(embedding.ADA))
     assert (told.distinct, told.calls, told.completion_tokens) == (2, 2, 0) and 0 < told.cost <= told.most
     with pytest.raises(Stopped, match="dry run: nobody was asked"):
-        embedding.Ada(PriceFirst(None, price(embedding.ADA), ReplyStore(tmp_path)))(["a caption"])
+        embedding.Ada(None, price(embedding.ADA), ReplyStore(tmp_path)).expect(["a caption"])
     assert "1 questions, 1 distinct" in capsys.readouterr().out
+    monkeypatch.setattr(embedding, "PIECE", 2)
+    table = pd.DataFrame({"record": list("abcdef"), "text": [f"caption {i}" for i in range(6)]})
+    ask = lambda asker, some: embedding.add_similarity(some, {record: ["wanted"] for record in some["record"]},
+                                                       embedding.Ada(asker, price(embedding.ADA), ReplyStore(tmp_path / "none")), tmp_path / "pieces")
+    with pytest.raises(Stopped, match="(?s)dry run: nobody was asked.* 7 questions"): ask(None, table)
+    assert not server.total and "7 questions, 7 distinct" in capsys.readouterr().out
+    ask(client(tmp_path, server), table[:3])
+    assert (said := capsys.readouterr().out).count("as of") == 1 and "4 questions" in said and server.total == 4
+    ask(client(tmp_path, server), table)
+    assert (said := capsys.readouterr().out).count("as of") == 1 and "5 questions" in said
+
+
+def test_who_answered_is_told_after_a_resume(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(embedding, "PIECE", 2)
+    table, references = pd.DataFrame({"record": list("abc"), "text": ["one", "two", "three"]}), {record: ["wanted"] for record in "abc"}
+    server.script = {"two": ["model"]}  # asked in the second piece
+    with pytest.raises(Stopped, match="'another' answered"):
+        embedding.add_similarity(table, references, embedding.Ada(client(tmp_path, server)), tmp_path / "pieces")
+    told = []
+    for asker in (client(tmp_path, server), Replay(ReplyStore(tmp_path / "nothing"))):  # the rest is asked, then nothing
+        ada = embedding.Ada(asker)
+        embedding.add_similarity(table, references, ada, tmp_path / "pieces")
+        told.append(ada.told)
+    assert told[0] == told[1] and "answered as text-embedding-ada-002-v2, 20" in told[1]
 
 
 def test_a_damaged_vector_is_named():
@@ -128,16 +154,16 @@ def test_a_damaged_vector_is_named():
         embedding.vector_of(Reply("0" * 64, "no base64!", embedding.ADA, embedding.ADA, "2026"))
 
 
-class Toy:
+class Toy(embedding.Embedder):
     "Counts texts; a vector of letters."
 
     column, key, told = "toy_sim", "toy", "toy"
 
     def __init__(self):
-        self.seen = []
+        self.asked = []
 
     def __call__(self, texts):
-        self.seen += texts
+        self.asked += texts
         found = np.array([[text.count(letter) + 1e-3 for letter in "abc"] for text in texts], np.float32)
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
@@ -147,9 +173,9 @@ def test_each_reference_alone_and_the_best_taken(tmp_path):
     toy = Toy()
     got = embedding.add_similarity(table, {"r": ["b", "ab"], "s": ["b"]}, toy, tmp_path)
     np.testing.assert_allclose(got["toy_sim"], [2**-0.5, 0, 1, np.nan], atol=2e-3)
-    assert sorted(toy.seen) == ["aa", "ab", "b"] and list(got.index) == [5, 6, 7, 8] and list(got["model"]) == ["m"] * 4
+    assert sorted(toy.asked) == ["aa", "ab", "b"] and list(got.index) == [5, 6, 7, 8] and list(got["model"]) == ["m"] * 4
     again = Toy()
-    assert embedding.add_similarity(table, {"r": ["b", "ab"], "s": ["b"]}, again, tmp_path).equals(got) and not again.seen
+    assert embedding.add_similarity(table, {"r": ["b", "ab"], "s": ["b"]}, again, tmp_path).equals(got) and not again.asked
 
 
 def test_minilm_is_the_pinned_one_and_has_its_own_name():
@@ -164,9 +190,34 @@ def test_minilm_is_the_pinned_one_and_has_its_own_name():
     np.testing.assert_allclose(small(["the jaw drops", "a much longer text about a jaw that drops"])[0], small(["the jaw drops"])[0], atol=1e-5)
 
 
+def test_minilm_equals_sentence_transformers_on_a_thousand_pairs():
+    transformers = pytest.importorskip("sentence_transformers")
+    dice, said = random.Random(7), "jaw drops brow lowers lips part raised the a of face, eyes! (closed) 12 don't café \"smile\" 😀".split()
+    texts = [" ".join(dice.choice(said) for _ in range(dice.randint(1, 5))) for _ in range(1000)] + ["jaw brow " * 200, ".", "😀"]
+    theirs = transformers.SentenceTransformer(str(embedding.minilm_folder()), device="cpu").encode(texts, batch_size=64, show_progress_bar=False)
+    ours, other = embedding.MiniLM()(texts), dice.sample(range(1000), 1000)
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    cosines = [(some[:1000] * some[other]).sum(1) for some in (ours, theirs)]
+    np.testing.assert_allclose(*cosines, atol=2e-6)
+    assert np.std(cosines[0]) > 0.1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", *embedding.MINILM_FILES])
+def test_a_changed_or_missing_file_of_the_model_is_refused(tmp_path, monkeypatch, name):
+    folder = embedding.minilm_folder()
+    (tmp_path / "model").mkdir()
+    for one in ("model.safetensors", *embedding.MINILM_FILES): (tmp_path / "model" / one).symlink_to(folder / one)
+    monkeypatch.setattr(embedding, "find_spec", lambda package: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    assert embedding.minilm_folder() == tmp_path / "model"
+    (tmp_path / "model" / name).unlink()
+    with pytest.raises(MetricError, match=f"{name} of .* instead of .*not MiniLM's"): embedding.MiniLM()
+    (tmp_path / "model" / name).write_text("{}")
+    with pytest.raises(MetricError, match=f"{name} of .* instead of .*not MiniLM's"): embedding.MiniLM()
+
+
 def test_wrong_weights_are_refused(monkeypatch):
     package, wanted, sha = embedding.MINILM
-    for expected, message in (((package, "9", sha), "only 9 is known"), ((package, wanted, "0" * 64), "they are not MiniLM's"),
+    for expected, message in (((package, "9", sha), "only 9 is known"), ((package, wanted, "0" * 64), "that is not MiniLM's"),
                               (("no-such-package", wanted, sha), "pip install no-such-package==0.1.0")):
         with pytest.raises(MetricError, match=message):
             embedding.minilm_folder(expected)

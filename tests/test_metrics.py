@@ -1,5 +1,6 @@
-"""Caption metrics against published values, F1 against scikit-learn, and what is refused. Three Java starts in this file."""
+"""Caption metrics against published values, F1 against scikit-learn, and what is refused. Few Java starts in this file."""
 
+import json
 import os
 import random
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expblip import metrics
+from expblip import metrics, wording
 
 GOLDEN = [  # caption, references, METEOR 1.5, ROUGE-L of COCO
     ("The face shows happiness.", ["The face shows contempt."], 0.3628, 0.75),
@@ -26,12 +27,26 @@ GOLDEN = [  # caption, references, METEOR 1.5, ROUGE-L of COCO
 ]
 
 
-def test_published_scores_in_one_call():
+def test_published_scores_in_one_call(monkeypatch):
+    """Three models, and CIDEr after: the tokenizer and METEOR start once each."""
     ids = [str(i) for i in range(len(GOLDEN))]
     texts = [row[0] for row in GOLDEN] + ["no reference"]
     table = pd.DataFrame({"record": [*ids, "none"], "text": texts, "model": "any"}, index=range(10, 10 + len(texts)))
-    path = os.environ["PATH"]
-    scored = metrics.score_captions(table, dict(zip(ids, (row[1] for row in GOLDEN))))
+    path, started = os.environ["PATH"], []
+
+    class Counted(subprocess.Popen):
+        def __init__(self, command, **more):
+            started.append(command[0])
+            super().__init__(command, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    references = dict(zip(ids, (row[1] for row in GOLDEN)))
+    tokens = metrics.tokens_of(table, references)
+    three = pd.concat([table, table.assign(model="second"), table.assign(model="third")]).assign(dataset="any", decode="greedy")
+    all_scored = wording.add_cider(metrics.score_captions(three, references, more=wording.CROSS, tokens=tokens), references, tokens=tokens)
+    assert started == ["java", "java"] and all_scored["cider"].notna().sum() == 3 * len(ids)
+    scored = all_scored[: len(table)]
+    np.testing.assert_array_equal(all_scored["meteor"].to_numpy().reshape(3, -1), [scored["meteor"].to_numpy()] * 3)
     assert os.environ["PATH"] == path
     assert list(scored["model"][:2]) == ["any", "any"] and list(scored.index[:2]) == [10, 11]
     np.testing.assert_allclose(scored["meteor"][:-1], [row[2] for row in GOLDEN], atol=6e-5)
@@ -74,10 +89,11 @@ def random_pairs(number=1000):
     return [(text, texts[dice.randrange(number)] if dice.random() < 0.8 else text + " and more") for text in texts]
 
 
-def test_meteor_equals_its_own_command_line_on_a_thousand_pairs(tmp_path):
+def test_meteor_equals_its_own_command_line_on_a_thousand_pairs(tmp_path, monkeypatch):
     """The jar scores two files by itself; ours sends the same pairs through one process, in two pieces."""
     from pycocoevalcap.meteor import meteor
 
+    monkeypatch.setattr(metrics, "PIECE", 600)
     pairs = random_pairs()
     for name, lines in zip(("said", "wanted"), zip(*pairs)):
         (tmp_path / name).write_text("\n".join(lines) + "\n")
@@ -88,7 +104,7 @@ def test_meteor_equals_its_own_command_line_on_a_thousand_pairs(tmp_path):
     ours = metrics.meteor(pairs, tmp_path / "pieces")
     assert len(theirs) == len(ours) == 1000 and len(set(ours)) > 500
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    assert len(list((tmp_path / "pieces").iterdir())) == 1
+    assert len(list((tmp_path / "pieces").iterdir())) == 2
 
 
 def test_rouge_equals_the_package_on_a_thousand_pairs():
@@ -115,6 +131,56 @@ def test_a_killed_evaluation_goes_on(tmp_path, monkeypatch):
         metrics.meteor(pairs, tmp_path)
     got = metrics.meteor(pairs, tmp_path)
     assert sent == [2000, 2000, 2000, 500] and got == metrics.meteor(pairs) and len(got) == 4500
+
+
+RAW = """The face shows happiness doesn't it? e.g. etc. U.S. Mr. 3.5 1,000 10% $5 and/or (left) [right] "quoted" 'single' ``so'' it's dogs'
+    AU12 -- - ... . ! ?! ; : , café … – “smart” ’ brow's cheeks. raised, cannot gonna 2nd x-y :-) * & @ | 😀 \u200b""".split()
+
+
+def test_tokens_of_raw_texts_equal_the_packages_and_no_neighbour_changes_them():
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    dice = random.Random(3)
+    texts = ["".join(dice.choice(RAW) + dice.choice([" ", " ", ""]) for _ in range(dice.randint(1, 12))) + "jaw" for _ in range(1000)]
+    with metrics.java_on_path():
+        theirs = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(texts)})
+    ours = metrics.tokenize(texts)
+    assert ours == [" ".join(theirs[i][0].split()) for i in range(1000)] and len(set(ours)) > 900
+    ends = ["5 is a number", "it says No.", "No.", "plan B.", "x"]  # the program looks past the end of a line
+    alone = [metrics.tokenize([text])[0] for text in ends]
+    assert metrics.tokenize(ends) == alone == metrics.tokenize(ends[::-1])[::-1]
+
+
+def test_a_character_that_is_no_word_stops_nothing_and_a_reference_without_one_is_named():
+    odd = ["\ufffd", "😀", "\u200b", "\ufeff", "\u200b 😀", "...", "\ud800"]
+    assert metrics.tokenize([*odd, "The jaw drops.", "zzz"]) == [""] * 7 + ["the jaw drops", "zzz"]
+    assert metrics.tokenize(["😀"]) == [""] and metrics.tokenize(["a jaw", "😀"]) == ["a jaw", ""]
+    table = pd.DataFrame({"record": ["a", "b", "none"], "text": ["\ufffd", "The jaw", "unasked"]})
+    assert metrics.tokens_of(table, {"a": ["x"], "b": ["y"]}) == {"\ufffd": "", "The jaw": "the jaw", "x": "x", "y": "y"}
+    with pytest.raises(metrics.MetricError, match=r"record 'b': its reference '\.\.\.' has no word \(1 such\)"):
+        metrics.score_captions(table, {"a": ["fine"], "b": ["fine too", "..."]})
+
+
+def test_scores_of_pairs_are_kept_in_pieces_where_their_version_is_known(tmp_path, monkeypatch):
+    """The second piece of ROUGE-L and the cross-checks dies; the next call computes the rest. A function of a notebook is not kept."""
+    pairs, calls = [(f"jaw {i}", "jaw") for i in range(10)], []
+    monkeypatch.setattr(metrics, "PIECE", 4)
+    monkeypatch.setattr(wording, "stem", lambda word: calls.append(word) or (word if len(calls) != 9 else 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        metrics._each(pairs, {"rouge_l": metrics.rouge_l, **wording.CROSS}, tmp_path)
+    assert len(calls) == 9 and len(list(tmp_path.iterdir())) == 2
+    got = metrics._each(pairs * 2, {"rouge_l": metrics.rouge_l, **wording.CROSS}, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3 and list(got) == ["rouge_l", "meteor_2005", "rouge_l_f1"]
+    assert got["rouge_l"] == [metrics.rouge_l(*pair) for pair in pairs * 2]
+    assert metrics._each(pairs, {"own": lambda said, wanted: 1.0}, tmp_path)["own"] == [1.0] * 10 and len(list(tmp_path.iterdir())) == 3
+    assert metrics._each([], wording.CROSS, tmp_path)["meteor_2005"] == []
+
+
+def test_stage_80_removes_its_pieces_last_and_tokenizes_once():
+    nb = json.loads((Path(__file__).resolve().parents[1] / "nbs/stages/80_metrics.ipynb").read_text())
+    code = "\n".join("".join(cell["source"]) for cell in nb["cells"] if cell["cell_type"] == "code").strip()
+    assert code.splitlines()[-1].startswith("shutil.rmtree(pieces") and code.count("rmtree") == 1
+    assert code.count("metrics.tokens_of(") == 1 and "wording.CROSS, tokens)" in code and "tokens=tokens)" in code
 
 
 def test_no_java_is_one_clear_error(monkeypatch):
@@ -162,6 +228,13 @@ def test_averages_of_the_papers_table():
 @pytest.mark.parametrize('guess, said', [(np.nan, 'prediction nan of image 1, class 0'), (.7, 'prediction 0.7 of image 1, class 0')])
 def test_predictions_are_0_or_1(guess, said):
     with pytest.raises(ValueError, match=said): metrics.f1_scores(np.ones((2, 1)), [[1], [guess]])
+
+
+@pytest.mark.parametrize('label', [9, -1, .5])
+def test_labels_are_0_or_1_or_missing(label):
+    assert metrics.f1_scores([[np.nan], [1]], [[1], [1]]) == [1]
+    with pytest.raises(ValueError, match=f'label {label} of image 0, class 0 is neither 0 nor 1: write what is unknown as NaN'):
+        metrics.f1_scores([[label], [1]], [[1], [1]])
 
 
 @pytest.mark.parametrize('text', [None, float('nan')])

@@ -52,13 +52,15 @@ def test_golden_scores_of_the_other_implementations(monkeypatch):
 
 
 def test_each_test_set_and_model_has_its_own_weights(monkeypatch):
-    monkeypatch.setattr(wording, "tokenize", lambda texts: [text.lower() for text in texts])
+    monkeypatch.setattr(metrics, "tokenize", lambda texts: [text.lower() for text in texts])
     references = {"a": ["the jaw drops"], "b": ["the brow lowers"], "c": ["the jaw drops"]}
     rows = [("x", "a", "the jaw drops"), ("x", "b", "the brow lowers"), ("y", "c", "the jaw drops"), ("y", "none", "nothing")]
     table = pd.DataFrame(rows, columns=["dataset", "record", "text"]).assign(model="m", decode="greedy")
     got = wording.add_cider(table, references)["cider"].to_numpy()
     assert got[0] == pytest.approx(wording.cider(["the jaw drops", "the brow lowers"], [["the jaw drops"], ["the brow lowers"]])[0]) and got[0] > 0
     assert got[2] == 0 and np.isnan(got[3]), "one image alone has no rare words"
+    for missing in (None, np.nan):
+        np.testing.assert_array_equal(wording.add_cider(table.assign(decode=missing), references)["cider"], got)
     with pytest.raises(ValueError, match="2 captions and 1 lists"):
         wording.cider(["a", "b"], [["a"]])
 
