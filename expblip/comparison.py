@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from . import findings, report
+from .extent import implementations, taken
 from .io import project_root
 from .judging import WORDING
 from .manifest import read_manifest
 from .page import Page
-from .scales import SCALE_NAMES, SCALES
-from .tables import TITLES, Artefacts, TableError, cells_of, implementations, open_run
+from .tables import TITLES, Artefacts, TableError, cells_of, open_run
 
 # %% auto #0
 __all__ = ['PROBES', 'WORDS', 'COLUMNS', 'changes', 'obstacles', 'paired', 'compared', 'facts', 'verdicts', 'compare_runs',
@@ -120,25 +120,15 @@ def obstacles(
         one, two = (told.get(name, "not scored") for told in made)
         if one != two:
             found[name] = f"{name}: {one} in {first.folder.name}, {two} in {second.folder.name}"
-    taught = [_limit(art.folder, "caption-*", "probe_limit") for art in (first, second)]
+    taught = [taken(art.folder, "caption-*", "probe_limit") for art in (first, second)]
     if taught[0] != taught[1]:
-        found[PROBES] = f"probes: trained on {taught[0] or 'an unknown number'} and on {taught[1] or 'an unknown number'} images a data set (0: all)"
-    limits = [_limit(art.folder, "metrics", "limit") for art in (first, second)]
+        told = ["an unknown number" if limit is None else limit for limit in taught]
+        found[PROBES] = f"probes: trained on {told[0]} and on {told[1]} images a data set (0: all)"
+    limits = [taken(art.folder, "metrics", "limit") for art in (first, second)]
     if limits[0] != limits[1]:
         scored = {name.rsplit("/", 1)[-1] for art in (first, second) for name in art.results["name"]}
         found |= {name: f"{name}: of {limits[0]} and of {limits[1]} images a data set" for name in WORDING if name in scored and name not in found}
     return found
-
-
-def _limit(run: Path, stage: str, knob: str) -> str:
-    "How many images a stage took, given or by its scale; empty where no manifest says it."
-    for path in sorted(run.glob(f"seed*/{stage}/manifest.json")):
-        params = (read_manifest(path.parent) or {}).get("key", {}).get("params", {})
-        if params.get(knob) is not None:
-            return str(params[knob])
-        scale = params.get("scale")
-        return str(SCALES[f"{stage.split('-')[0]}.{knob}"][SCALE_NAMES.index(scale)]) if scale in SCALE_NAMES else ""
-    return ""
 
 
 def _same_test(first: Path, second: Path) -> bool | None:

@@ -19,7 +19,8 @@ from .records import image_source, read_records, read_truth
 from .tables import Artefacts, TableError
 
 # %% auto #0
-__all__ = ['FAILURES', 'judged_captions', 'best_and_worst', 'training_captions', 'failure_cases', 'cards', 'card_table']
+__all__ = ['FAILURES', 'UNTAUGHT', 'judged_captions', 'best_and_worst', 'training_captions', 'failure_cases', 'cards',
+           'card_table']
 
 # %% ../nbs/api/gallery.ipynb #3bc53b3f
 def judged_captions(
@@ -88,6 +89,8 @@ FAILURES = {
     "states nothing": ("states_nothing", lambda value: value > 0),
 }
 
+UNTAUGHT = {("emot", "missed"), ("au", "emotion_right")}  # what a model is not taught to state is no failure of its
+
 
 def failure_cases(
     judged: pd.DataFrame,  # as `judged_captions` gives it
@@ -98,8 +101,8 @@ def failure_cases(
         if column not in judged:
             continue
         for model, part in judged[judged[column].notna()].groupby("model", sort=False):
-            if model == "emot" and column == "missed":
-                continue  # it is not taught to state AUs
+            if (model, column) in UNTAUGHT:
+                continue
             bad = part[fails(part[column])].sort_values("record")
             record, text = (bad["record"].iloc[0], bad["text"].iloc[0]) if len(bad) else ("", "")
             rows.append((failure, model, len(bad) / len(part), len(part), record, text))

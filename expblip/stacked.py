@@ -14,7 +14,7 @@ from .findings import spread_text
 
 # %% auto #0
 __all__ = ['NOT_YET', 'NO_COUNTERPART', 'ABSENT', 'NO_F1', 'PAPER', 'DIFFERENCE', 'SIZE', 'cell_text', 'as_printed', 'own_names',
-           'traced', 'stack', 'with_differences']
+           'traced', 'stack', 'whole', 'with_differences']
 
 # %% ../nbs/api/stacked.ipynb #45c56b68
 NOT_YET, NO_COUNTERPART, ABSENT, NO_F1 = "not measured yet", "–", "data set absent", "no F1"
@@ -102,11 +102,20 @@ def stack(
     return traced(pd.DataFrame(rows, columns=[*heads, "source", *figures]), known, printed)
 
 
+def whole(
+    values: pd.DataFrame,  # the board
+    names: Sequence[str],  # what an average is over
+) -> bool:
+    "Whether an average leaves nothing out: whatever seed has one of its figures has all."
+    kept = values.reindex(list(names)).dropna(axis=1, how="all")
+    return bool(kept.size) and bool(kept.notna().all(axis=None))
+
+
 def with_differences(
     table: pd.DataFrame,  # as `stack` gives it
     values: pd.DataFrame,  # the board
 ) -> pd.DataFrame:  # the same when no number of ours stands beside one of the paper's
-    "Below each row of ours its difference to the paper's; only for faces and metrics that are the paper's."
+    "Below each row of ours its difference to the paper's; only for faces and metrics that are the paper's, and averages over as many AUs."
     known, printed = table.attrs["figures"], table.attrs["printed"]
     rows: list[dict[str, str]] = []
     moved: dict[tuple[int, str], Any] = {}
@@ -114,8 +123,9 @@ def with_differences(
         moved |= {(len(rows), column): figure for (at, column), figure in known.items() if at == number}
         rows.append(row)
         told = {}
+        every = whole(values, [known.get((number, column), ("",))[0] for column in table.columns if column.startswith("AU")])
         for column in table.columns:
-            if (number, column) in known and (number, column) in printed:
+            if (number, column) in known and (number, column) in printed and (every or not column.startswith("avg")):
                 (name, scale, plus), (paper, digits) = (*known[number, column], 0.0)[:3], printed[number, column]
                 told[column] = f"{scale * values.loc[name].mean() + plus - paper:+.{digits}f}"
         if told:

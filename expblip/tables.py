@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 
 from . import findings, report
+from .extent import probed, scored
 from .findings import LABELS
-from .io import atomic_write, project_root, read_json
+from .io import atomic_write, project_root
 from .kinds import Kind
-from .scales import SCALE_NAMES, SCALES
-from .stacked import traced
+from .stacked import traced, whole
 
 # %% auto #0
 __all__ = ['SUPPLEMENT', 'TITLES', 'CELLS', 'CAPTIONERS', 'BESIDE', 'SMALLER', 'OWN', 'RATED', 'NOBODY', 'COUNTED', 'MADE',
-           'TableError', 'printed', 'Artefacts', 'open_run', 'implementations', 'scored', 'caption_cells',
-           'probe_cells', 'rating_cells', 'cells_of', 'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
+           'TableError', 'printed', 'Artefacts', 'open_run', 'caption_cells', 'probe_cells', 'rating_cells', 'cells_of',
+           'sides', 'show', 'write', 'notebooks', 'run_all', 'main']
 
 # %% ../nbs/api/tables.ipynb #943f1ddf
 class TableError(ValueError):
@@ -92,30 +92,6 @@ def open_run(
     if not len(results):
         raise TableError(f"{run}: no stage of this run has left figures. Run it first: make paper RUN={folder.name}")
     return Artefacts(folder, results, report.board(results), report.run_kind(results), report.run_start(folder))
-
-
-def implementations(
-    folder: Path,  # of the run
-) -> dict[str, str]:  # metric -> package, version and flags; {} when no captions were scored
-    "What stage 80 says of its metrics."
-    found: dict[str, str] = {}
-    for path in sorted(folder.glob("seed*/metrics/implementation.json")):
-        found |= read_json(path)
-    return found
-
-
-def scored(
-    folder: Path,  # of the run
-    results: pd.DataFrame,  # as `report.collect` gives it
-) -> str:  # "" when all were, or nothing says how many
-    "How many test pictures the metrics of words (METEOR, ROUGE-L and the like) were taken on, where these are not all."
-    asked = [read_json(path)["all_params"] for path in sorted(folder.glob("seed*/metrics/manifest.json"))]
-    limits = [one.get("limit") if one.get("limit") is not None else SCALES["metrics.limit"][SCALE_NAMES.index(one["scale"])] for one in asked]
-    limit = min(filter(None, limits), default=0)
-    sizes = report.shares(results, r"table1/(?P<dataset>[^/]+)/test/images").drop_duplicates("dataset")
-    names = results["name"].str.extract(r"^table2/([^/]+)/")[0].unique()
-    few = [f"{limit} of {size:.0f} test pictures of {name}" for name, size in zip(sizes["dataset"], sizes["value"]) if name in names and size > limit]
-    return f"METEOR, ROUGE-L and other metrics of words were taken on {', '.join(few)}." if limit and few else ""
 
 # %% ../nbs/api/tables.ipynb #58672c9f
 CELLS = ("row", "column", "judge", "paper", "ours", "spread", "seeds", "difference", "figure", "times", "plus")
@@ -199,7 +175,8 @@ def probe_cells(
             place = f"table{number}/{known[0]}/{known[1]}/{how}" if known else ""
             for column, paper in values.items():
                 figure = {"affectnet_accuracy": "emotion_accuracy"}.get(str(column), str(column))
-                yield _cell(art, str(row), str(column), paper, f"{place}/{figure}", 100.0)
+                same = not figure.startswith("avg") or whole(art.board, [f"{place}/{name}" for name in table if name.startswith("AU")])
+                yield _cell(art, str(row), str(column), paper, f"{place}/{figure}", 100.0, same=same)
         for column in table.columns:
             figure = {"affectnet_accuracy": "emotion_accuracy"}.get(str(column), str(column))
             yield _cell(art, report.UNTRAINED, str(column), float("nan"), f"table{number}/blip2/qformer/{reading}/{figure}", 100.0)
@@ -293,8 +270,10 @@ def sides(
         wide = _wide(three, "value", judged)
         order = [f"{row}: {what}" for row in dict.fromkeys(cells.loc[fair, "row"]) for what in ("paper", "ours", "difference")]
         rows = sorted(wide.index, key=lambda at: order.index(at[0] if judged else at))
-        part = scored(art.folder, art.results) if three["figure"].str.startswith("table2/").any() else ""
-        same = f"same metric, a part of the data: {part.rstrip('.')}" if part else "same data, same metric"
+        kinds = set(three["figure"].str.extract(r"^(table2|table[34S])", expand=False).dropna())
+        parts = [scored(art.folder, art.results)] * ("table2" in kinds) + [probed(art.folder)] * bool(kinds - {"table2"})
+        part = " ".join(filter(None, parts)).rstrip(".")
+        same = f"same metric, a part of the data: {part}" if part else "same data, same metric"
         found.append((f"Paper, ours, difference ({same})", _traced(wide.loc[rows], three, ["row", "judge"] if judged else ["row"])))
     paper = cells[cells["paper"].notna()].drop_duplicates(["row", "column"])
     if not fair.all() and len(paper):
@@ -302,7 +281,7 @@ def sides(
     rest = cells[cells["ours"].notna() & ~fair]
     if len(rest):
         rest = rest.assign(row=[_own_name(row, art) for row in rest["row"]])
-        why = "not in it, or by another metric or judge" if art.comparable else "other faces"
+        why = "not in it, by another metric or judge, or an average over fewer AUs" if art.comparable else "other faces"
         found.append((f"{art.kind.label.capitalize()}, not to be compared with the paper: {why}", _wide(rest, "ours", judged)))
     if not cells["ours"].notna().any():
         found.append((f"This run has no figure of this table: {report.NOT_YET}.", pd.DataFrame()))

@@ -244,7 +244,7 @@ def test_a_part_of_the_pictures_is_not_the_same_data(tmp_path):
     write_json(folder / 'shared/data/results.json', flat)
 
     def heading(**params):
-        write_json(folder / 'seed0/metrics/manifest.json', {'all_params': params})
+        write_json(folder / 'seed0/metrics/manifest.json', {'key': {'params': params}, 'outputs': {}})
         art = tables.open_run(folder)
         return tables.sides(art, tables.cells_of(art, '2'))[0][0], tables.sides(art, tables.cells_of(art, '3'))[0][0]
 
