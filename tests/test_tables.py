@@ -244,7 +244,8 @@ def test_a_part_of_the_pictures_is_not_the_same_data(tmp_path):
     write_json(folder / 'shared/data/results.json', flat)
 
     def heading(**params):
-        write_json(folder / 'seed0/metrics/manifest.json', {'key': {'params': params}, 'outputs': {}})
+        made = {'stage': 'metrics', 'instance': 'seed0/metrics', 'notebook': 'nbs/stages/80_metrics.ipynb', 'key': {'params': params}, 'outputs': {}}
+        write_json(folder / 'seed0/metrics/manifest.json', made)
         art = tables.open_run(folder)
         return tables.sides(art, tables.cells_of(art, '2'))[0][0], tables.sides(art, tables.cells_of(art, '3'))[0][0]
 
