@@ -215,6 +215,13 @@ def test_a_run_of_lent_pictures_is_not_kept_as_the_reference(tmp_path):
         assert ('lent' in got.stderr) == bool(code) and (kept / 'shared/data/contact_sheet.jpg').exists() == (not code)
 
 
+def test_no_site_is_made_of_lent_pictures(tmp_path):
+    for prefix, code in (('', 1), ('drawn-', 0)):
+        run, target = small_run(tmp_path / f'run{prefix}', prefix), tmp_path / f'site{prefix}'
+        got = subprocess.run([sys.executable, 'tools/stage_docs.py', str(target), str(run)], cwd=ROOT, capture_output=True, text=True)
+        assert got.returncode == code and target.exists() == (not code) and ('lent' in got.stderr) == bool(code), got.stderr
+
+
 def test_the_report_takes_differences_where_they_are_fair(tmp_path):
     "A row below ours in Tables 2 to 5, a column in Table 1; drawn faces stand apart from the paper instead."
     fair = small_run(tmp_path / 'fair', '')

@@ -12,6 +12,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from expblip.page import shows_faces
+
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / 'nbs'
 FOLDERS = {'lessons': ('Lessons', 'The method from the first face to the findings, for readers who know PyTorch and not BLIP-2.'),
@@ -154,6 +156,8 @@ def sections(books: list[Path]) -> str:
     return grid(''.join(f':::{{grid-item-card}} {title}\n:link: {at}\n:link-type: doc\n{about}\n:::\n' for title, about, at in rooms + pages))
 
 def main(target: Path, run: Path | None) -> None:
+    if run and (run / 'shared/data/records.parquet').exists() and not shows_faces(run):
+        sys.exit(f'{run}: its pictures were lent, or nothing says whose they are; a site shows the run\'s notebooks: build it of another run')
     if target.exists(): shutil.rmtree(target)
     shutil.copytree(ROOT / 'docs', target)
     if (NBS / 'images').exists(): shutil.copytree(NBS / 'images', target / 'images')
