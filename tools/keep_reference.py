@@ -17,7 +17,7 @@ from expblip.io import read_json
 from expblip.page import shows_faces
 
 SMALL = ('manifest.json', 'timing.json', 'log.jsonl', 'contact_sheet.jpg')
-LIMIT, MOST = 400_000, 10_000_000  # bytes of a file, and of all
+LIMIT, MOST = 400_000, 12_000_000  # bytes of a file, and of all
 
 def executed(stages: list[Path]) -> list[Path]:
     "One notebook of each stage that had something to do, and the report's: Exp-BLIP's where there is one a model."
@@ -41,7 +41,7 @@ def as_jpeg(data: dict) -> dict:
     with Image.open(io.BytesIO(base64.b64decode(''.join(data['image/png'])))) as picture:
         flat = Image.new('RGB', picture.size, 'white')
         flat.paste(picture.convert('RGBA'), mask=picture.convert('RGBA').getchannel('A'))
-    flat.save(out := io.BytesIO(), 'JPEG', quality=88)
+    flat.save(out := io.BytesIO(), 'JPEG', quality=80)
     return {k: v for k, v in data.items() if k != 'image/png'} | {'image/jpeg': base64.b64encode(out.getvalue()).decode()}
 
 def tidy(path: Path, root: Path) -> str:
