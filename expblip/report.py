@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from .stacked import ABSENT, NO_COUNTERPART, NO_F1, PAPER, SIZE, as_printed, cel
 # %% auto #0
 __all__ = ['CAPTIONED', 'UNTRAINED', 'JUDGES', 'ONE_TO_TEN', 'ReportError', 'collect', 'kept', 'board', 'seeds_of', 'shares',
            'run_kind', 'table1', 'annotated', 'run_start', 'table2', 'probe_table', 'uneven', 'table5', 'costs',
-           'elapsed', 'cost_summary', 'logs']
+           'cost_summary', 'of_one_seed', 'logs']
 
 # %% ../nbs/api/report.ipynb #af6234c3
 class ReportError(ValueError):
@@ -338,16 +337,6 @@ def costs(
     return traced(table.astype({name: float for name in table.columns[2:]}), known)
 
 
-def elapsed(
-    run: str | Path,  # the run's folder
-    places: Sequence[str] = ("shared", "seed0"),  # whose stages: those of one seed
-) -> float:  # seconds; NaN when no stage finished
-    "From the first stage's start to the last one's end, the ablation left out; only true when one command ran them all."
-    made = [read_json(path) for place in places for path in Path(run).glob(f"{place}/*/manifest.json") if not path.parent.name.startswith("ablation")]
-    begun = [datetime.fromisoformat(manifest["started"]).timestamp() for manifest in made]
-    return max(start + manifest["seconds"] for start, manifest in zip(begun, made)) - min(begun) if made else float("nan")
-
-
 def cost_summary(
     cost: pd.DataFrame,  # as `costs` gives it
 ) -> dict[str, float]:  # seconds, cpu_seconds, train_cpu_seconds, and the rest as a share of the training
@@ -356,6 +345,14 @@ def cost_summary(
     total = {name: float(cost[name].sum()) for name in ("seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds")}
     training = total["train_cpu_seconds"]
     return total | {"rest_on_top": total["cpu_seconds"] / training - 1 if training else float("nan")}
+
+
+def of_one_seed(
+    run: str | Path,  # the run's folder
+) -> dict[str, float]:  # as `cost_summary` gives it
+    "Totals of the first seed and of what all seeds share: what `make paper` computes."
+    cost = costs(run)
+    return cost_summary(cost[cost["place"].isin(["seed0", "shared"])])
 
 # %% ../nbs/api/report.ipynb #682b4fa3
 def logs(
