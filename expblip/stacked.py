@@ -123,7 +123,8 @@ def with_differences(
         moved |= {(len(rows), column): figure for (at, column), figure in known.items() if at == number}
         rows.append(row)
         told = {}
-        every = whole(values, [known.get((number, column), ("",))[0] for column in table.columns if column.startswith("AU")])
+        parts = [known.get((number, column), ("",))[0] for column in table.columns if column.startswith("AU")]
+        every = not parts or whole(values, parts)
         for column in table.columns:
             if (number, column) in known and (number, column) in printed and (every or not column.startswith("avg")):
                 (name, scale, plus), (paper, digits) = (*known[number, column], 0.0)[:3], printed[number, column]
