@@ -33,13 +33,14 @@ def taken(
     stage: str,  # metrics, or caption-*
     knob: str,  # its parameter
 ) -> int | None:  # 0: all; None where no manifest says it
-    "How many images of a data set a stage took, given or by its scale."
+    "How many images of a data set a stage took, given or by its scale; of seeds that differ the fewest."
+    limits: set[int] = set()
     for path in sorted(folder.glob(f"seed*/{stage}/manifest.json")):
         asked = (read_manifest(path.parent) or {}).get("key", {}).get("params", {})
-        if asked.get(knob) is not None: return int(asked[knob])
-        scale = asked.get("scale")
-        return SCALES[f"{stage.split('-')[0]}.{knob}"][SCALE_NAMES.index(scale)] or 0 if scale in SCALE_NAMES else None
-    return None
+        given, scale = asked.get(knob), asked.get("scale")
+        if given is None and scale in SCALE_NAMES: given = SCALES[f"{stage.split('-')[0]}.{knob}"][SCALE_NAMES.index(scale)] or 0
+        if given is not None: limits.add(int(given))
+    return min(limits - {0}, default=0) if limits else None
 
 
 def probed(

@@ -153,10 +153,12 @@ def caption_findings(
                             for size in ("large/large", "large/small", "small/small"))
     return [
         Finding("au-beats-generic", "AU-BLIP describes facial actions better than the generic captioner", "4.2", _above(meteor("au"), generic)),
-        Finding("fused-beat-generic", "so do Mix-, Cat- and Exp-BLIP", "4.2", tuple((meteor(model), generic) for model in ("mix", "cat", "exp"))),
+        Finding("fused-beat-generic", "Mix-, Cat- and Exp-BLIP describe facial actions better than the generic captioner", "4.2",
+                tuple((meteor(model), generic) for model in ("mix", "cat", "exp"))),
         Finding("au-best-at-actions", "AU-BLIP scores highest on AU captions, above every model that also speaks of emotions (METEOR)", "4.2",
                 _above(meteor("au"), *(meteor(model) for model in ("mix", "cat", "exp")))),
-        Finding("au-best-rouge", "the same by ROUGE-L", "4.2", _above(rouge("au"), *(rouge(model) for model in ("mix", "cat", "exp")))),
+        Finding("au-best-rouge", "AU-BLIP scores highest on AU captions by ROUGE-L too", "4.2",
+                _above(rouge("au"), *(rouge(model) for model in ("mix", "cat", "exp")))),
         Finding("rule-format-helps", "Mix and Cat score above Exp on AU captions: they learn the wording of the references", "4.3",
                 ((meteor("mix"), meteor("exp")), (meteor("cat"), meteor("exp")))),
         Finding("cat-above-mix", "Cat scores above Mix on AU captions in the wild: Mix speaks now of actions, now of emotions", "4.2",
@@ -197,7 +199,7 @@ def probe_findings(
                 _above(feeling("au", queries), feeling("blip2", vit))),
         Finding("qformer-above-encoder-au", "AU-BLIP's Q-Former probes better for AUs than its image encoder", "4.2",
                 both(("au", queries), ("au", vit))),
-        Finding("qformer-above-encoder-fused", "so do those of Mix-, Cat- and Exp-BLIP (in the wild)", "4.2",
+        Finding("qformer-above-encoder-fused", "the Q-Formers of Mix-, Cat- and Exp-BLIP probe better for AUs in the wild than their encoders", "4.2",
                 tuple((action(4, model, queries), action(4, model, vit)) for model in ("mix", "cat", "exp"))),
         Finding("emot-is-the-exception", "in Emot-BLIP the image encoder is better for AUs than the Q-Former", "4.2",
                 both(("emot", vit), ("emot", queries))),

@@ -17,7 +17,7 @@ import pandas as pd
 from .facs import NO_AU_CAPTION, Parsed, emotion_caption, parse, rule_caption
 from .metrics import f1_scores, macro
 from .records import au_labels
-from .synthesis import Writer, concatenate, has_link
+from .synthesis import ALONE, Writer, concatenate, has_link
 from .wording import variety
 
 # %% auto #0
@@ -48,13 +48,18 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _LOOP = re.compile(r"\b(\S+(?: \S+)?)(?: \1){2}(?!\S)")
 
 
+_UNEXPLAINED = ALONE.partition(", ")[2].rstrip(".")  # although no action points to it
+
+
 def repeats(
     text: str,  # a caption
     n: int = 6,  # words in a row
-) -> bool:  # whether some run of `n` words comes twice, or a word or a pair of words three times in a row
+) -> bool:  # whether a sentence or some run of `n` words comes twice, or a word or a pair of words three times in a row
     "Whether a caption turns in circles."
-    words = _WORD.findall(text.lower())
-    return len(set(zip(*(words[i:] for i in range(n))))) < len(words) - n + 1 or bool(_LOOP.search(" ".join(words)))
+    text = text.lower().replace(_UNEXPLAINED, "")  # the grammar says it of each emotion that no action points to
+    words, sentences = _WORD.findall(text), [" ".join(_WORD.findall(part)) for part in re.split(r"[.!?]", text)]
+    said = [sentence for sentence in sentences if " " in sentence]
+    return len(set(said)) < len(said) or len(set(zip(*(words[i:] for i in range(n))))) < len(words) - n + 1 or bool(_LOOP.search(" ".join(words)))
 
 
 CLOSING = " \t\n\"'”’»)]}"  # may follow the end of a sentence
@@ -178,7 +183,7 @@ MEANING = {
     "link": "share of captions that infer an emotion from actions in words",
     "states_nothing": "share of captions in which no action and no emotion is recognised",
     "empty": "share of captions without a word",
-    "repeated": "share of captions in which six words in a row come twice, or a word or two of them three times in a row",
+    "repeated": "share of captions in which a sentence or six words in a row come twice, or a word or two of them three times in a row",
     "cut_off": "share of captions that stop in mid-sentence",
     "too_short": "share of captions of one or two words",
     "meteor_2005": "METEOR by the formula of 2005 (form and stem), each reference alone, best taken, mean over captions",

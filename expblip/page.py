@@ -237,8 +237,10 @@ def scaling_table(
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0}
 details{font-size:13px;color:#555;margin:0 0 1rem}summary{cursor:pointer}td[title]{cursor:help}
-th,td{border-bottom:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}caption{text-align:left;color:#555;padding:.2rem 0}
-.scroll{overflow-x:auto}.example{display:flex;gap:1rem;margin:1rem 0}.example img{width:160px;height:160px}img{max-width:100%}h2{margin-top:2.2rem}
+th,td{border-bottom:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}
+caption{text-align:left;color:#555;padding:.2rem 0;position:sticky;left:0;max-width:calc(100vw - 3rem)}
+.scroll{overflow-x:auto}.example{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}.example>:last-child{flex:1 1 20rem}
+.example img{width:160px;height:160px}img{max-width:100%}h2{margin-top:2.2rem}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}th,td{border-color:#444}caption{color:#aaa}a{color:#8cf}}"""
 
 
@@ -246,7 +248,7 @@ def _table(frame: pd.DataFrame, caption: str, titles: Mapping[tuple[int, str], s
     "A table as HTML; a cell with a title shows it when the pointer rests on it."
     def cell(row: int, column: str, value: Any) -> str:
         title = f' title="{html.escape(titles[row, column])}"' if titles and (row, column) in titles else ""
-        return f"<td{title}>{'' if value is None or value != value else html.escape(str(value))}</td>"
+        return f"<td{title}>{'' if value is None or value != value else html.escape(str(value)).replace(' ± ', '&nbsp;±&nbsp;')}</td>"
 
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
     rows = ("".join(cell(row, name, value) for name, value in zip(frame.columns, values)) for row, values in enumerate(frame.itertuples(index=False)))

@@ -288,10 +288,14 @@ def measured(
     people: Sequence[str | None],  # [N] who is in each image
     aus: Sequence[int] = (),  # the K AUs; empty: emotions
 ) -> dict[str, tuple[float, float, float]]:  # avg, AU1, ... or emotion_accuracy -> value, low, high (95 %, bootstrap over people)
-    "What a table prints of predictions, with intervals; AUs without F1 are left out."
+    "What a table prints of predictions, with intervals. An AU that no image shows has none: a false alarm would make it 0."
     if not aus:
         right = (np.asarray(labels) == predicted)[:, None].astype(float)
         return {"emotion_accuracy": (float(right.mean()), *ratio_intervals(right, np.ones_like(right), people)[0].tolist())}
+    shown = (np.asarray(labels) == 1).any(0)
+    labels, predicted, aus = labels[:, shown], predicted[:, shown], [number for number, there in zip(aus, shown) if there]
+    if not aus:
+        return {}
     scores, bounds = f1_scores(labels, predicted), ratio_intervals(*f1_parts(labels, predicted), people).tolist()
     found = {"avg": (macro(scores), *bounds[-1])} | {f"AU{number}": (float(score), *edge) for number, score, edge in zip(aus, scores, bounds)}
     return {name: numbers for name, numbers in found.items() if not np.isnan(numbers[0])}

@@ -220,7 +220,7 @@ def _numbers(column: pd.Series) -> str:
 def agreement_report(
     folders: Iterable[str | Path],  # of the stage `rating`, one a seed, such as those of `run.glob("seed*/rating")`
 ) -> pd.DataFrame:  # columns who, about, statistic, value, 95 % interval, units (faces, or captions of scores), raters; empty with nobody to compare
-    "How far raters agree with each other, and each kind with another: mean over seeds, the interval (faces drawn anew) of each."
+    "How far raters agree with each other, and each kind with another: mean over seeds, the interval (faces resampled) of each."
     places, rows = list(folders), []  # type: list[str | Path], list[tuple[str, ...]]
     known: dict[tuple[int, str], tuple[str, float]] = {}
     for (source, about, statistic), part in _kept(places, "agreement").groupby(["source", "about", "statistic"], sort=False):
@@ -236,7 +236,7 @@ def agreement_report(
 
 def interval_report(
     folders: Iterable[str | Path],  # of the stage `rating`, one a seed
-) -> pd.DataFrame:  # columns model, source, figure, value, faces drawn anew, raters drawn anew, faces, raters; shares in per cent
+) -> pd.DataFrame:  # columns model, source, figure, value, faces resampled, raters resampled, faces, raters; shares in per cent
     "Table 5 of all data sets together with its 95 % intervals."
     kept, rows = _kept(folders, "rating"), []  # type: pd.DataFrame, list[tuple[str, ...]]
     known: dict[tuple[int, str], tuple[str, float]] = {}
@@ -245,5 +245,5 @@ def interval_report(
         known[len(rows), "value"] = (f"rating/{source}/{model}/{figure}", times)
         rows.append((f"{LABELS[model]}-BLIP", WHO.get(source, source), figure.replace("_", " "), spread_text(part["value"], 2, times),
                      _ends(part, "item_", times), _ends(part, "rater_", times), _numbers(part["items"]), _numbers(part["raters"])))
-    columns = ["model", "source", "figure", "value", "faces drawn anew", "raters drawn anew", "faces", "raters"]
+    columns = ["model", "source", "figure", "value", "faces resampled", "raters resampled", "faces", "raters"]
     return traced(pd.DataFrame(rows, columns=columns), known)

@@ -252,7 +252,7 @@ def uneven(
     reading: str = "pooled",  # pooled or flattened
     start: str = "",  # as in `probe_table`
 ) -> str:  # empty when every average is over all AUs
-    "Which AUs have no F1 (no test image shows them and no probe predicts them), so that a row's average leaves them out."
+    "Which AUs have no F1 (no test image shows them), so that a row's average leaves them out."
     values, own = board(results), _named(run_kind(results), start)
     aus, rows = [name for name in paper_table(number).columns if name.startswith("AU")], []  # type: list[str], list[tuple[str, set[tuple[str, str]]]]
     for model, part in [("blip2", part) for part in PARTS] + [(model, part) for model in LABELS for part in PARTS]:

@@ -87,8 +87,8 @@ SCALES: dict[str, tuple] = {
     "detector.steps.emotion": (None, 250,    None,   None),  # as many pictures as the captioner of the same labels sees in step 2
     "detector.steps":       (3,      700,    5000,   5000),
     "detector.batch":       (16,     64,     64,     64),
-    "metrics.limit":        (24,     300,    0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
-    "scaling.limit":        (24,     300,    0,      0),
+    "metrics.limit":        (24,     0,      0,      0),  # images a data set scored with METEOR and ROUGE-L; 0 = all
+    "scaling.limit":        (24,     0,      0,      0),
     "finetune.steps":       (2,      300,    3000,   3000),
     "finetune.batch":       (8,      64,     64,     64),
     "attention.faces":      (8,      150,    300,    300),

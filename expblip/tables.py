@@ -215,8 +215,10 @@ def cells_of(
     decode: str = "greedy",  # which captions
     reading: str = "pooled",  # how probes read features
 ) -> pd.DataFrame:  # columns CELLS
-    "The cells of any table."
+    "The cells of any table; TableError for a table, a decoding or a reading that there is not."
     printed(number)
+    for said, known in ((decode, ("greedy", "beam", "sample")), (reading, ("pooled", "flattened"))):
+        if said not in known: raise TableError(f"{said!r}: choose one of {', '.join(known)}")
     return caption_cells(art, decode) if number == "2" else rating_cells(art, decode) if number == "5" else probe_cells(art, number, reading)
 
 # %% ../nbs/api/tables.ipynb #2b020c06

@@ -9,7 +9,7 @@ import pytest
 from expblip import judging
 from expblip.facs import EMOTIONS, NO_AU_CAPTION, emotion_caption, parse, rule_caption
 from expblip.metrics import f1_scores, macro
-from expblip.synthesis import caption_table, writer
+from expblip.synthesis import ALONE, caption_table, writer
 
 AUS = (1, 4, 6, 12, 25, 26)
 
@@ -160,6 +160,8 @@ def test_oracle_needs_the_labels_of_its_format():
 
 
 def test_health():
+    assert judging.repeats("The face shows anger. The face shows anger.") and not judging.repeats(
+        " ".join(ALONE.format(emotion=name) for name in ("fear", "anger")))
     assert judging.repeats("raised cheeks and a dropped jaw, raised cheeks and a dropped jaw") and not judging.repeats("a b c a b c")
     assert judging.too_short("Fear.") and not judging.too_short("") and not judging.too_short("The jaw drops.")
     assert judging.cut_off("The face shows") and not judging.cut_off("The face shows fear.") and not judging.cut_off(" ")

@@ -430,7 +430,7 @@ def test_what_the_report_shows_of_agreement_and_intervals(project):
     one = agreed.query("statistic == 'icc_2_1'").iloc[0]
     assert one['95 % interval'].count(' to ') == 2 and (one['units'], one['raters']) == ('24', '3')
     assert set(sure['source']) == {'people', 'the truth'} and (sure['faces'] == '8').all()
-    assert (sure['raters drawn anew'] != '').eq(sure['source'] == 'people').all()
+    assert (sure['raters resampled'] != '').eq(sure['source'] == 'people').all()
 
 
 def test_the_price_of_the_judge_is_said_and_nobody_asked(project, capsys):

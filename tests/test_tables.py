@@ -257,8 +257,8 @@ def test_a_part_of_the_pictures_is_not_the_same_data(tmp_path):
         return tables.sides(art, tables.cells_of(art, '2'))[0][0], tables.sides(art, tables.cells_of(art, '3'))[0][0]
 
     whole = 'Paper, ours, difference (same data, same metric)'
-    assert heading(scale='base') == heading(scale='tiny', limit=0) == (whole, whole)
-    two, three = heading(scale='tiny')
+    assert heading(scale='base') == heading(scale='smoke', limit=0) == (whole, whole)
+    two, three = heading(scale='tiny', limit=300)
     assert '300 of 868 test pictures of rafau' in two and 'same data' not in two and 'gft' not in two and 'disfa' not in two and three == whole
     assert '50 of 868 test pictures of rafau' in heading(scale='base', limit=50)[0]
     assert '50 of 868 test pictures of rafau' in reported(folder, tmp_path / 'out').split('<h2>Table 2</h2>')[1].split('<h2>')[0]
