@@ -56,7 +56,7 @@ help:
 	@echo "make types                mypy on the package"
 	@echo "make nbtest               nbdev's test: every cell of the notebooks that are no stages"
 	@echo "make pytest               the tests in tests/"
-	@echo "make test-browser         those of them that drive Chromium: JupyterLab and the pages"
+	@echo "make test-browser         those of them that drive Chromium: JupyterLab, the pages and the site"
 	@echo "make soak [KILLS=50]      trainings of both steps, killed at so many random moments each"
 	@echo "make bench                the measurements of benchmarks/"
 	@echo "make bench-gpu            those at full size, on a machine with an NVIDIA GPU"

@@ -36,7 +36,7 @@ def test_help_names_every_target():
 
 def test_browser_tests_are_marked():
     "`make test-browser` runs each file that drives a browser, and no other."
-    drives = {p.name for p in (ROOT / 'tests').glob('test_*.py') if re.search(r'^\s*from playwright', p.read_text(), re.M)}
+    drives = {p.name for p in (ROOT / 'tests').glob('test_*.py') if re.search(r'^def \w+\(.*\bbrowser\b', p.read_text(), re.M)}
     marked = {p.name for p in (ROOT / 'tests').glob('test_*.py') if re.search(r'^(pytestmark = |@)pytest\.mark\.browser', p.read_text(), re.M)}
     assert drives == marked and {'test_jupyterlab.py', 'test_rating_page.py'} <= marked
 

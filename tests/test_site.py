@@ -15,6 +15,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
+pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[1]
 # a page of each section, and why it is looked at
 PAGES = {'index.html': 'cards, a figure, a captioned face', 'api/step1.html': 'reference entries, folded source',
