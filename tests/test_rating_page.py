@@ -62,7 +62,7 @@ class Rater:
     def __init__(self, browser, url: str, name: str, way: str = 'type', **view):
         self.context = browser.new_context(**{'viewport': {'width': 1200, 'height': 900}, **view})
         self.tab, self.name, self.outside = self.context.new_page(), name, []
-        self.tab.set_default_timeout(15_000)
+        self.tab.set_default_timeout(60_000)
         self.tab.on('request', lambda r: self.outside.append(r.url) if not r.url.startswith((url, 'data:', 'blob:')) else None)
         self.tab.goto(url if way == 'type' else f'{url}?rater={name}')
         if way == 'type':
