@@ -221,7 +221,7 @@ def test_probes_trained_on_other_numbers_of_images(tmp_path):
     assert comparison.compared(a, b, '2')['difference'].notna().any()
     row = comparison.compared(a, b, '4').query("column == 'AU1' and first == first").iloc[0]
     assert 'trained on 2000' in row.note and np.isnan(row.difference)
-    left(runs[1], 'seed0/caption-au', probed, {'probe_limit': 2000})
+    for seed in range(3): left(runs[1], f'seed{seed}/caption-au', probed, {'probe_limit': 2000})
     assert comparison.obstacles(*opened(*runs)) == {}
 
 
