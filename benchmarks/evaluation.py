@@ -3,7 +3,7 @@
 Captions of five imaginary models of 10,000 faces, by our grammar with errors (they repeat less than a model's do); two references a face, a rule
 caption and a written one, as in the paper. Every metric of stage 80 runs on all of them, then what the captions state is read back.
 With a folder, pieces are kept there, and a second call shows what a killed evaluation still has to do.
-A run of all 50,000 without a folder writes `results/evaluation.json`, with date and machine. It takes tens of minutes; `make bench` leaves it out.
+A run of all 50,000 without a folder writes `results/evaluation.json`, with date and machine. `make bench` leaves it out.
 """
 import os
 import platform

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .comparing import words
 from .facs import NO_AU_CAPTION, Parsed, emotion_caption, parse, rule_caption
 from .metrics import f1_scores, macro
 from .records import au_labels
@@ -44,7 +45,6 @@ def agreement(
     return right / len(said) if said else 0.0, right / len(true)
 
 # %% ../nbs/api/judging.ipynb #7c906494
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _LOOP = re.compile(r"\b(\S+(?: \S+)?)(?: \1){2}(?!\S)")
 
 
@@ -57,9 +57,9 @@ def repeats(
 ) -> bool:  # whether a sentence or some run of `n` words comes twice, or a word or a pair of words three times in a row
     "Whether a caption turns in circles."
     text = text.lower().replace(_UNEXPLAINED, "")  # the grammar says it of each emotion that no action points to
-    words, sentences = _WORD.findall(text), [" ".join(_WORD.findall(part)) for part in re.split(r"[.!?]", text)]
+    line, sentences = words(text), [" ".join(words(part)) for part in re.split(r"[.!?]", text)]
     said = [sentence for sentence in sentences if " " in sentence]
-    return len(set(said)) < len(said) or len(set(zip(*(words[i:] for i in range(n))))) < len(words) - n + 1 or bool(_LOOP.search(" ".join(words)))
+    return len(set(said)) < len(said) or len(set(zip(*(line[i:] for i in range(n))))) < len(line) - n + 1 or bool(_LOOP.search(" ".join(line)))
 
 
 CLOSING = " \t\n\"'”’»)]}"  # may follow the end of a sentence
@@ -77,7 +77,7 @@ def too_short(
     least: int = 3,  # words of a sentence, such as "The jaw drops."
 ) -> bool:  # whether it has words but no sentence
     "Whether a caption is only a word or two."
-    return 0 < len(_WORD.findall(text)) < least
+    return 0 < len(words(text)) < least
 
 # %% ../nbs/api/judging.ipynb #0356c4dc
 class JudgingError(ValueError):
@@ -131,7 +131,7 @@ def judge(
                 "both_aspects": float(stated.states_aus and stated.states_emotions),
                 "link": float(link),
                 "states_nothing": float(not (stated.states_aus or stated.states_emotions)),
-                "empty": float(not _WORD.search(text)),
+                "empty": float(not words(text)),
                 "repeated": float(circles),
                 "cut_off": float(cut_off(text)),
                 "too_short": float(too_short(text)),

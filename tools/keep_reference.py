@@ -17,7 +17,7 @@ from expblip.io import read_json
 from expblip.page import shows_faces
 
 SMALL = ('manifest.json', 'timing.json', 'log.jsonl', 'contact_sheet.jpg')
-LIMIT, MOST = 400_000, 12_000_000  # bytes of a file, and of all
+LIMIT, MOST = 400_000, 10_000_000  # bytes of a file, and of all
 
 def executed(stages: list[Path]) -> list[Path]:
     "One notebook of each stage that had something to do, and the report's: Exp-BLIP's where there is one a model."
