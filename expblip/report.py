@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ class ReportError(ValueError):
 
 
 # %% ../nbs/api/report.ipynb #19d30644
+_SIZED = re.compile(r"-(?:small|large)$")  # stages of `make scaling`: of several sizes, so that stage 96 alone tells their figures apart
+
+
 def collect(
     run: str | Path,  # the run's folder
     skip: Sequence[str] = ("report",),  # stages to leave out
@@ -39,7 +43,8 @@ def collect(
     rows = []
     for path in sorted(Path(run).glob("*/*/results*.json")):
         place, stage = path.parent.parent.name, path.parent.name
-        if stage in skip or why_absent(path.parent) or not (place == "shared" or (place.startswith("seed") and place[4:].isdigit())):
+        known = place == "shared" or (place.startswith("seed") and place[4:].isdigit())
+        if not known or stage in skip or _SIZED.search(stage) or why_absent(path.parent):
             continue
         found = read_json(path)
         if not isinstance(found, list) or not all(isinstance(entry, dict) and {"name", "value", "meaning"} <= set(entry) for entry in found):
@@ -51,6 +56,9 @@ def collect(
             seed = entry.get("seed") if place == "shared" else int(place[4:])  # stage 96 tells of seeds of another run
             rows.append((entry["name"], value, seed, stage, entry["meaning"], path.relative_to(run).as_posix()))
     results = pd.DataFrame(rows, columns=["name", "value", "seed", "stage", "meaning", "file"]).astype({"value": float, "seed": "Int64"})
+    small = results["name"].str.match("tableS[67]/")  # the paper's are of its small encoder: a scaling run's go before the run's own
+    if (small & (results["stage"] == "scaling")).any():
+        results = results[~small | (results["stage"] == "scaling")]
     results = results.drop_duplicates(["name", "seed", "value"], ignore_index=True)
     if (both := results[results.duplicated(["name", "seed"], keep=False)]).size:
         name, stages = both["name"].iloc[0], both.loc[both["name"] == both["name"].iloc[0], "stage"].unique()

@@ -97,6 +97,12 @@ def judged(tmp_path_factory):
     entry = {'name': 'tableS4/au/qformer/pooled/avg', 'value': .5, 'meaning': 'F1', 'low': .4, 'high': .6}
     (run / 'seed0/probe-au-small-small').mkdir(parents=True)
     (run / 'seed0/probe-au-small-small/results.json').write_text(json.dumps([entry]))
+    tuned = entry | {'name': 'tableS6/au/qformer/fine_tuned/avg', 'value': .75}
+    (run / 'seed0/finetune-au-small-small').mkdir(parents=True)
+    (run / 'seed0/finetune-au-small-small/results.json').write_text(json.dumps([tuned, tuned | {'name': 'tableS8/au/qformer/fine_tuned/avg'}]))
+    for lm, loss in (('small', 2), ('large', 1)):  # one name in stages of two sizes
+        (run / f'seed0/step2-au-small-{lm}').mkdir()
+        (run / f'seed0/step2-au-small-{lm}/results.json').write_text(json.dumps([{'name': 'step2/au/loss', 'value': loss, 'meaning': 'loss'}]))
     book = told('96_scaling', run, out=str(run / 'shared/scaling'), run=str(run), records=str(data))
     return run, book
 
@@ -128,6 +134,32 @@ def test_the_report_and_the_tables_show_them(judged):
     shown = tables.sides(art, tables.cells_of(art, '2'))[-1][1]
     assert 'AU-BLIP (small encoder, small language model)' in shown.index
     assert tables.cells_of(art, 'S2').set_index(['row', 'column']).loc[('QFormer(AU)', 'avg'), 'ours'] == pytest.approx(50)
+    assert tables.cells_of(art, 'S6').set_index(['row', 'column']).loc[('QFormer(AU) fine-tune', 'avg'), 'ours'] == pytest.approx(75)
+    assert not tables.cells_of(art, 'S8')['ours'].notna().any(), 'that table is of the large encoder'
+    assert not results['name'].str.startswith('step2/').any(), 'stages of several sizes are told by stage 96 alone'
+
+
+def test_fine_tuning_of_the_small_encoder_goes_before_the_runs_own(judged, tmp_path):
+    "Tables S6 and S7 are of the paper's small encoder; without a scaling run they show the run's own."
+    run = shutil.copytree(judged[0], tmp_path / 'three')
+    (run / 'seed0/finetune-au').mkdir()
+    entry = {'name': 'tableS6/au/qformer/fine_tuned/avg', 'value': .25, 'meaning': 'F1'}
+    (run / 'seed0/finetune-au/results.json').write_text(json.dumps([entry, entry | {'name': 'table3/blip2/image_encoder/fine_tuned/avg'}]))
+    board = report.board(report.collect(run))
+    assert board.loc[entry['name'], 0] == .75 and board.loc['table3/blip2/image_encoder/fine_tuned/avg', 0] == .25
+    shutil.rmtree(run / 'shared/scaling')
+    assert report.board(report.collect(run)).loc[entry['name'], 0] == .25
+
+
+def test_the_page_of_a_scaling_run(judged):
+    "Its own report: rows of smaller sizes, S2, S6 and the verdict; nothing that only a whole run has."
+    run, _ = judged
+    told('90_report', run, out=str(run / 'report'), run=str(run))
+    page = (run / 'report/report.html').read_text()
+    assert 'do a stronger encoder' not in page.split('<h2>Sizes</h2>')[0] and 'small encoder' in page
+    claims = pd.read_csv(run / 'report/findings.csv').set_index('id')
+    assert claims.loc['larger-encoder', 'verdict'] == 'holds' and claims.loc['larger-lm', 'verdict'] == 'does not hold'
+    assert (run / 'report/tableS6_1.csv').is_file() and not (run / 'report/tableS8_1.csv').exists()
 
 
 def test_other_data_sets_are_not_judged_into_this_run(judged, tmp_path):
@@ -169,6 +201,7 @@ def test_the_whole_of_it_at_smoke(tmp_path):
     assert {f'scaling/{a}/{b}/au/meteor' for a in ('small', 'large') for b in ('small', 'large')} <= names and any('tableS2' in n for n in names)
     start = [json.loads((made / f'shared/blip2-small-{lm}/config.json').read_text()) for lm in ('small', 'large')]
     assert start[0]['qformer'] == start[1]['qformer'] and start[0]['files']['lm/tokenizer.json'] == start[1]['files']['lm/tokenizer.json']
+    assert any('tableS6' in n for n in names) and (made / 'report/report.html').is_file()
     assert start[1]['steps']['step1'] == 0 and manifest.read_manifest(made / 'shared/scaling')
     before = {p: p.stat().st_mtime_ns for p in made.rglob('manifest.json')}
     assert run().returncode == 0 and {p: p.stat().st_mtime_ns for p in made.rglob('manifest.json')} == before

@@ -25,12 +25,13 @@ SETTINGS = {'mid': ('tiny', MID)}  # what --scale may also be: a scale, and para
 def plan(root: Path, name: str, scale: str, seeds: int, given: list[str], workers: int = 0) -> Run:
     "The stages of scaling.yaml as a run; GraphError lists every fault."
     base, more = SETTINGS.get(scale, (scale, ()))
-    every = expand(read_graph(HERE / 'scaling.yaml'), name, base, range(seeds), 'auto', [parse_override(text) for text in (*more, *given)])
+    graph = read_graph(HERE / 'scaling.yaml')
+    every = expand(graph, name, base, range(seeds), 'auto', [parse_override(text) for text in (*more, *given)])
     for instance in every.values():  # `encoder`, `lm` and `pair` name instances; to a notebook they are said only where it reads such a folder
         known = notebook_parameters(root / instance.notebook)
         for variable in ('encoder', 'lm', 'pair'):
             if variable not in known: instance.params.pop(variable, None)
-    chosen = select(every, ['scaling'])
+    chosen = select(every, graph['default'])
     check(chosen, root, check_params)
     return Run(root, name, chosen, preload=read_graph(root / 'pipeline.yaml')['preload'], scale=base, workers=workers or min(2, cores()))
 
