@@ -278,7 +278,9 @@ class Parsed:
 _NOT = re.compile(r"(?:\b(?:no|not|cannot|without|neither|nor|never|lack(?:s|ing)?|absence|instead of|rather than)\b|n['’]t\b)"
                   r"(?!\s+(?:only|just|merely|simply|doubt|wonder|surprisingly)\b)")
 _UNSEEN = re.compile(r"(?:\b(?:not|cannot|never)|n['’]t)\s+(?:be\s+)?(?:seen|visible|shown|present|found|observed|apparent|evident|there)\b")
-_BREAK = re.compile(r"[.;:!?\n]|,(?!\s*n?or\b)|\b(?:but|yet|although|though|while|whereas|because|except|other than|there (?:is|are)|and "
+_ITEM = r"(?:(?!\b(?:is|are|was|were|has|have|shows?|seems?|appears?|looks?|this|it|he|she|they|there|but|yet|while|and)\b)[^.;:!?\n,])*"
+_BREAK = re.compile(rf"[.;:!?\n]|,(?!(?:{_ITEM},)*{_ITEM}\bn?or\b)|"
+                    r"\b(?:but|yet|although|though|while|whereas|because|except|other than|there (?:is|are)|and "
                     r"(?:this|the|his|her|its|their|there|it|he|she|they|with|also|shows?|has|have|is|are))\b")
 
 _HINTS = ("no", "n't", "n’t", "without", "neither", "never", "lack", "absence", "instead", "rather")  # far quicker to look for than _NOT

@@ -85,6 +85,10 @@ def test_a_face_at_rest():
     ("Raised cheeks and a dropped jaw cannot be seen, although the lips are parted.", {25}, set()), ("Anger rather than fear.", set(), {"anger"}),
     ("Not only the cheeks are raised, no doubt the face shows happiness.", {6}, {"happiness"}), ("NO RAISED CHEEKS", set(), set()),
     ("No action other than a dropped jaw.", {26}, set()), ("The nose is wrinkled, and nobody knows another reason.", {9}, set()),
+    ("No raised cheeks, dropped jaw, or parted lips.", set(), set()), ("Without raised cheeks, wrinkled nose or anger, a dropped jaw.", {26}, set()),
+    ("There is no raised chin, no parted lips, tightened lips or fear but a dropped jaw.", {26}, set()),
+    ("No raised cheeks, but the jaw is dropped or the lips are parted.", {25, 26}, set()),  # its own clause: a guess, yet about what is there
+    ("She isn't sad, she's angry or afraid.", set(), {"anger", "fear"}), ("No raised cheeks, parted lips.", {25}, set()),
     ("The eyes and the mouth are relaxed, with no tension.", set(), set())])
 def test_a_denial_is_no_statement(text, aus, emotions):
     assert (parse(text).aus, parse(text).emotions) == (aus, emotions)
