@@ -163,7 +163,7 @@ def compared(
     second: Artefacts,
     number: str,  # a key of TITLES
     against: Mapping[str, str] | None = None,  # from `obstacles`; None: looked up
-) -> pd.DataFrame:  # columns COLUMNS: cells that either run has
+) -> pd.DataFrame:  # columns COLUMNS: cells that either run has; `paper` is empty where neither run has the paper's data
     "One table of the paper, two columns: a run each."
     against = obstacles(first, second) if against is None else against
     keys = ["row", "column", "judge"]
@@ -173,7 +173,7 @@ def compared(
         one, two = (cells.loc[[key]].iloc[0] if key in cells.index else None for cells in both)
         if all(cell is None or np.isnan(cell["ours"]) for cell in (one, two)):
             continue
-        paper = next(cell["paper"] for cell in (one, two) if cell is not None)
+        paper = next(cell["paper"] for cell in (one, two) if cell is not None) if first.comparable or second.comparable else float("nan")
         values = [_seeds(art, cell) for art, cell in ((first, one), (second, two))]
         values, means = _common(values)
         why = against.get("") or (against.get(PROBES, "") if number not in ("2", "5") else
@@ -239,7 +239,7 @@ def _shown(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     if "difference" in table:
         gaps = zip(table["difference"], table["low"], table["high"])
         shown["difference"] = [text(gap) + (f" [{low:+.3f}, {high:+.3f}]" if low == low else "") for gap, low, high in gaps]
-    shown = shown.loc[:, [name for name in shown if name not in ("judge", "note", "paper") or (shown[name].astype(str).isin(["", "nan"])).mean() < 1]]
+    shown = shown.loc[:, [name for name in shown if name not in ("judge", "note", "paper") or not (shown[name].isna() | (shown[name] == "")).all()]]
     return pd.DataFrame({name: [text(value) for value in shown[name]] for name in shown}).rename(columns=dict(zip(("first", "second"), names)))
 
 

@@ -203,7 +203,8 @@ def run(
 def _write_facts(work: Run) -> None:
     "What `status` shows when it is asked without options."
     seeds = sorted({instance.seed for instance in work.instances.values() if instance.seed is not None})
-    write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **work.recorded})
+    command = {"command": work.command} if work.command else {}
+    write_json(work.folder / "run.json", {"run": work.name, "scale": work.scale, "seeds": seeds or [0], **command, **work.recorded})
 
 # %% ../nbs/api/pipeline.ipynb #4c4bad05
 def _parser(prog: str = "python -m expblip.pipeline") -> argparse.ArgumentParser:

@@ -104,6 +104,8 @@ class Origin:
             self.figures.setdefault(name, []).append((None if pd.isna(seed) else int(seed), value, file))
         self.asked: dict[int | None, tuple[str, ...]] = {}  # seed -> what was set by hand
         self.spent: pd.DataFrame | None = None  # what each stage cost, read when first asked for
+        told = self.folder / "run.json"
+        self.made_by = str(read_json(told).get("command", "")) if told.is_file() else ""  # of a run with a graph of its own
 
     def source(
         self,
@@ -126,6 +128,8 @@ class Origin:
         "What makes the number again, if it is missing or stale."
         if not sources or not all(one.manifest for one in sources):
             return ""
+        if self.made_by:
+            return self.made_by
         groups: dict[tuple[str, ...], list[int]] = {}  # seeds that were asked for the same
         for seed in sorted({one.seed for one in sources if one.seed is not None}):
             groups.setdefault(self._asked(seed), []).append(seed)

@@ -59,23 +59,28 @@ def collect(
     small = results["name"].str.match("tableS[67]/")  # the paper's are of its small encoder: a scaling run's go before the run's own
     if (small & (results["stage"] == "scaling")).any():
         results = results[~small | (results["stage"] == "scaling")]
+    results = _told_once(results, run, "one of them was left by an earlier version; delete its folder")
+    return results if files else results.drop(columns="file")
+
+
+def _told_once(results: pd.DataFrame, where: str | Path, remedy: str) -> pd.DataFrame:
+    "One value for each figure of a seed; the same value told twice counts once."
     results = results.drop_duplicates(["name", "seed", "value"], ignore_index=True)
     if (both := results[results.duplicated(["name", "seed"], keep=False)]).size:
         name, stages = both["name"].iloc[0], both.loc[both["name"] == both["name"].iloc[0], "stage"].unique()
-        raise ReportError(f"{run}: {name!r} is told differently by {' and by '.join(stages)}: "
-                          "one of them was left by an earlier version; delete its folder")
-    return results if files else results.drop(columns="file")
+        raise ReportError(f"{where}: {name!r} is told differently by {' and by '.join(map(str, stages))}: {remedy}")
+    return results
 
 # %% ../nbs/api/report.ipynb #5c0e7e02
 def kept(
     run: str | Path,  # the run's folder
     skip: Sequence[str] = ("report",),  # stages to leave out
 ) -> pd.DataFrame:  # as `collect` gives it; empty when there is no report
-    "The figures that a run's report has kept."
+    "The figures that a run's report has kept; `ReportError` when it tells one twice, and differently."
     path = Path(run) / "report" / "results.json"
     found = pd.DataFrame(read_json(path) if path.is_file() else [], columns=["name", "value", "seed", "stage", "meaning"])
     found = found[~found["stage"].isin(skip)].reset_index(drop=True)
-    return found.astype({"value": float, "seed": "Int64"})
+    return _told_once(found.astype({"value": float, "seed": "Int64"}), path, "take the file from where it was made, or make the report again")
 
 # %% ../nbs/api/report.ipynb #bb64e7d1
 def board(

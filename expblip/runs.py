@@ -54,6 +54,7 @@ class Run:
     kernels: Kernels | None = None
     stopped: bool = False  # Ctrl-C
     recorded: dict[str, Any] = field(default_factory=dict)  # commit, versions, machine
+    command: str = ""  # what makes this run, where it is not the pipeline's own command
 
     @property
     def folder(self) -> Path:

@@ -185,6 +185,15 @@ def test_interval_against_scipy(seeds, near):
     assert (gap, low, high, n) == (pytest.approx((two - one).mean()), pytest.approx(wanted.low, near), pytest.approx(wanted.high, near), seeds)
 
 
+def test_the_papers_numbers_stand_beside_runs_on_its_data_alone(tmp_path, monkeypatch):
+    a, b = opened(run_of(tmp_path / 'a'), run_of(tmp_path / 'b', .1))
+    assert comparison.compared(a, b, '2')['paper'].isna().all()
+    comparison.compare_runs(a.folder, b.folder, tmp_path / 'page')
+    assert 'paper' not in pd.read_csv(tmp_path / 'page/table2.csv')
+    monkeypatch.setattr(tables.Artefacts, 'comparable', True)
+    assert comparison.compared(a, b, '2')['paper'].notna().any()
+
+
 @pytest.mark.parametrize('other, word', [(dict(data='e' * 64), 'other faces'), (dict(told='METEOR 2.0'), 'METEOR 2.0'), (dict(limit=9), '9')])
 def test_a_clear_word_where_runs_are_not_comparable(tmp_path, other, word):
     a, b = opened(run_of(tmp_path / 'a'), run_of(tmp_path / 'b', .1, **other))

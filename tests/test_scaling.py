@@ -202,6 +202,8 @@ def test_the_whole_of_it_at_smoke(tmp_path):
     start = [json.loads((made / f'shared/blip2-small-{lm}/config.json').read_text()) for lm in ('small', 'large')]
     assert start[0]['qformer'] == start[1]['qformer'] and start[0]['files']['lm/tokenizer.json'] == start[1]['files']['lm/tokenizer.json']
     assert any('tableS6' in n for n in names) and (made / 'report/report.html').is_file()
+    told = pd.read_csv(made / 'report/provenance.csv')
+    assert set(told.command) == {'python tools/scaling.py --scale smoke --seeds 1'} and told.figure.str.startswith('scaling/').any()
     assert start[1]['steps']['step1'] == 0 and manifest.read_manifest(made / 'shared/scaling')
     before = {p: p.stat().st_mtime_ns for p in made.rglob('manifest.json')}
     assert run().returncode == 0 and {p: p.stat().st_mtime_ns for p in made.rglob('manifest.json')} == before

@@ -4,6 +4,7 @@
 and reports of other runs show its figures. What is fresh is not made again: a command that was stopped goes on, and further seeds are added.
 """
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -33,7 +34,10 @@ def plan(root: Path, name: str, scale: str, seeds: int, given: list[str], worker
             if variable not in known: instance.params.pop(variable, None)
     chosen = select(every, graph['default'])
     check(chosen, root, check_params)
-    return Run(root, name, chosen, preload=read_graph(root / 'pipeline.yaml')['preload'], scale=base, workers=workers or min(2, cores()))
+    command = ['python', 'tools/scaling.py', '--scale', scale, '--seeds', str(seeds)] + ['--run', name] * (name != 'scaling')
+    command += [word for text in given for word in ('-p', text)]
+    return Run(root, name, chosen, preload=read_graph(root / 'pipeline.yaml')['preload'], scale=base, workers=workers or min(2, cores()),
+               command=shlex.join(command))
 
 
 def main() -> int:
