@@ -314,7 +314,7 @@ class Page:
     ) -> None:
         "A figure, also as JPEG."
         drawing, target = getattr(drawing, "figure", drawing), io.BytesIO()
-        drawing.savefig(target, format="jpeg", dpi=75, bbox_inches="tight", pil_kwargs={"optimize": True, "progressive": True})
+        drawing.savefig(target, format="jpeg", dpi=75, bbox_inches="tight", pil_kwargs={"quality": 60, "optimize": True, "progressive": True})
         atomic_write(self.folder / f"{name}.jpg", target.getvalue())
         code = base64.b64encode(target.getvalue()).decode()
         self._show(f'<p><img src="data:image/jpeg;base64,{code}" alt="{html.escape(caption or name)}"><br>{html.escape(caption)}</p>')

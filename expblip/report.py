@@ -38,6 +38,7 @@ def collect(
     run: str | Path,  # the run's folder
     skip: Sequence[str] = ("report",),  # stages to leave out
     files: bool = False,  # also the column file, relative to the run
+    ends: bool = False,  # also the columns low and high: of an interval, where the stage took one
 ) -> pd.DataFrame:  # name, value, seed (<NA>: shared), stage, meaning; empty when nothing was measured
     "Every figure of a run, whatever stages are there; `ReportError` for a damaged results file, or a figure that two stages tell differently."
     rows = []
@@ -54,13 +55,14 @@ def collect(
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ReportError(f"{path}: {entry['name']!r} has the value {value!r}, which is no number; rerun the stage {stage}")
             seed = entry.get("seed") if place == "shared" else int(place[4:])  # stage 96 tells of seeds of another run
-            rows.append((entry["name"], value, seed, stage, entry["meaning"], path.relative_to(run).as_posix()))
-    results = pd.DataFrame(rows, columns=["name", "value", "seed", "stage", "meaning", "file"]).astype({"value": float, "seed": "Int64"})
+            rows.append((entry["name"], value, seed, stage, entry["meaning"], path.relative_to(run).as_posix(), entry.get("low"), entry.get("high")))
+    columns = ["name", "value", "seed", "stage", "meaning", "file", "low", "high"]
+    results = pd.DataFrame(rows, columns=columns).astype({"value": float, "seed": "Int64", "low": float, "high": float})
     small = results["name"].str.match("tableS[67]/")  # the paper's are of its small encoder: a scaling run's go before the run's own
     if (small & (results["stage"] == "scaling")).any():
         results = results[~small | (results["stage"] == "scaling")]
     results = _told_once(results, run, "one of them was left by an earlier version; delete its folder")
-    return results if files else results.drop(columns="file")
+    return results.drop(columns=["file"] * (not files) + ["low", "high"] * (not ends))
 
 
 def _told_once(results: pd.DataFrame, where: str | Path, remedy: str) -> pd.DataFrame:
