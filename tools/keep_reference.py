@@ -1,9 +1,12 @@
-"""Keep the small part of a finished run as the committed reference: `python tools/keep_reference.py <run folder> [outputs/reference]`.
+"""Keep the small part of a finished run: `python tools/keep_reference.py <run folder> [outputs/reference] [--only stage or table, ...]`.
 
 Kept: the report with all results, manifests and training logs of every stage, one executed notebook of every stage that ran (of the first seed, and
 of the paper's model where there is one a model: the site shows these) and those of the tables (`make tables RUN=...` first), without papermill's
 times and this machine's folder. Left behind: full-size pictures, weights, captions. The old reference goes when the new one is whole.
+
+With `--only` the notebooks and logs of these stages and tables alone: a run that tells what the reference has not is kept as `outputs/reference-<what>`.
 """
+import argparse
 import base64
 import io
 import json
@@ -27,13 +30,15 @@ def executed(stages: list[Path]) -> list[Path]:
         first.setdefault(read_json(stage / 'manifest.json').get('notebook', stage.name), stage / 'notebook.ipynb')
     return list(first.values())
 
-def kept(run: Path) -> list[Path]:
+def kept(run: Path, only: list[str]) -> list[Path]:
     "The files that stay, relative to the run."
+    def wanted(p: Path) -> bool: return not only or p.stem in only
     stages = [p.parent for p in sorted(run.glob('*/*/manifest.json'))]
     seeds = sorted({p.parent.name for p in stages if p.parent.name.startswith('seed')})
     found = [run / 'run.json', run / 'timings.json', *(p for p in sorted((run / 'report').rglob('*')) if p.is_file())]
-    found += [p for stage in stages for pattern in SMALL for p in sorted(stage.glob(pattern))]
-    found += executed([p for p in stages if p.parent.name in ('shared', *seeds[:1])]) + sorted((run / 'tables').glob('*.ipynb'))
+    found += [p for stage in stages for pattern in SMALL for p in sorted(stage.glob(pattern)) if p.name == 'manifest.json' or wanted(stage)]
+    found += executed([p for p in stages if p.parent.name in ('shared', *seeds[:1]) and wanted(p)])
+    found += [p for p in sorted((run / 'tables').glob('*.ipynb')) if wanted(p)]
     return [p.relative_to(run) for p in dict.fromkeys(found)]
 
 def as_jpeg(data: dict) -> dict:
@@ -56,11 +61,11 @@ def tidy(path: Path, root: Path) -> str:
             if 'image/png' in output.get('data', {}): output['data'] = as_jpeg(output['data'])
     return json.dumps(book, indent=1, ensure_ascii=False).replace(f'{root}/', '') + '\n'
 
-def main(run: Path, target: Path) -> None:
+def main(run: Path, target: Path, only: list[str]) -> None:
     facts = read_json(run / 'run.json')
     if any((run / 'shared' / 'data').glob('*')) and not shows_faces(run):
         sys.exit(f'{run}: its pictures were lent, or nothing says whose they are; contact sheet and notebooks show them, so this run is not kept')
-    files = kept(run)
+    files = kept(run, only)
     fresh = target.with_name(target.name + '.new')
     shutil.rmtree(fresh, ignore_errors=True)
     for p in files:
@@ -79,4 +84,9 @@ def main(run: Path, target: Path) -> None:
 
 if __name__ == '__main__':
     root = Path(__file__).resolve().parents[1]
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else root / 'outputs' / 'reference')
+    ask = argparse.ArgumentParser(description='Keep the small part of a finished run.')
+    ask.add_argument('run', type=Path)
+    ask.add_argument('target', type=Path, nargs='?', default=root / 'outputs' / 'reference')
+    ask.add_argument('--only', nargs='+', default=[], metavar='NAME', help='notebooks and logs of these stages and tables alone')
+    said = ask.parse_args()
+    main(said.run.resolve(), said.target.resolve(), said.only)

@@ -127,10 +127,15 @@ def in_run(path: Path, run: Path | None) -> tuple[Path, str]:
     "The executed copy of a stage or table notebook that the run folder keeps, else the notebook itself; and a line that says which it is."
     name = str(path.relative_to(ROOT))
     if run is None or path.parent.name not in ('stages', 'tables'): return path, ''
-    if (done := run / 'tables' / path.name).exists() and path.parent.name == 'tables':
-        return done, aside('As it ran', f'Made from the run `{run.name}`, on drawn faces: nothing here is comparable with the paper.')
-    made = {p: m for p in sorted(run.rglob('manifest.json')) if (m := load(p)).get('notebook') == name}
-    kept = [p for p in made if p.with_name('notebook.ipynb').exists()]
+    beside = sorted(run.parent.glob('reference-*')) if run.name == 'reference' else []  # small runs for what the reference has not
+    for one in (*beside, run) if path.parent.name == 'tables' else ():
+        if (done := one / 'tables' / path.name).exists():
+            return done, aside('As it ran', f'Made from the run `{one.name}`, on drawn faces: nothing here is comparable with the paper.')
+    for one in (run, *beside):
+        made = {p: m for p in sorted(one.rglob('manifest.json')) if (m := load(p)).get('notebook') == name}
+        if kept := [p for p in made if p.with_name('notebook.ipynb').exists()]:
+            run = one
+            break
     if not kept: return path, aside('Not executed here', f'Shown without results: no execution of this page is kept in the run `{run.name}`.')
     chosen, others = made[kept[0]], len(made) - 1
     facts = f'scale `{chosen["all_params"]["scale"]}`, {chosen["started"][:10]}, {chosen["seconds"]:.0f} s on {chosen["machine"]}'
