@@ -77,7 +77,8 @@ def probe_intervals(
     rows: list[dict[str, str]] = []
     known: dict[tuple[int, str], tuple[str, float]] = {}
     for (table, figure, model, part), group in told.groupby(["table", "figure", "model", "part"], sort=False):
-        row = {"table": table, "features of": {"qformer": "Q-Former"}.get(part, "image encoder"), "trained with": LABELS.get(model, "nothing yet"), "figure": figure.replace("_", " ")}
+        row = {"table": table, "features of": "Q-Former" if part == "qformer" else "image encoder",
+               "trained with": LABELS.get(model, "nothing yet"), "figure": figure.replace("_", " ")}
         for reading, one in group.groupby("reading", sort=False):
             known[len(rows), reading] = (one["name"].iloc[0], 100.0)
             ends = "; ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in zip(one["low"], one["high"]))

@@ -4,7 +4,7 @@ Kept: the report with all results, manifests and training logs of every stage, o
 of the paper's model where there is one a model: the site shows these) and those of the tables (`make tables RUN=...` first), without papermill's
 times and this machine's folder. Left behind: full-size pictures, weights, captions. The old reference goes when the new one is whole.
 
-With `--only` the notebooks and logs of these stages and tables alone: a run that tells what the reference has not is kept as `outputs/reference-<what>`.
+With `--only` the notebooks and logs of these stages and tables alone: what the reference has not is kept beside it, as `outputs/reference-<what>`.
 """
 import argparse
 import base64
