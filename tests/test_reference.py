@@ -13,6 +13,7 @@ from expblip import findings, kinds, report
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / 'outputs' / 'reference'
+SMALL = [RUN.with_name(f'reference-{name}') for name in ('scaling', 'finetuning')]  # of the same faces, for what the reference has not
 
 
 @pytest.fixture(scope='module')
@@ -48,10 +49,11 @@ def test_every_target_and_every_finding_is_answered(board):
     assert set(verdicts.verdict) <= {findings.HOLDS, findings.FAILS, findings.OPEN} and (verdicts.verdict == findings.OPEN).mean() < 1
 
 
-def test_every_number_says_what_it_means():
-    flat = json.loads((RUN / 'report' / 'results.json').read_text())
-    assert all({'name', 'value', 'seed', 'stage', 'meaning'} <= set(entry) and entry['meaning'] for entry in flat)
-    assert html.escape(kinds.CAUTION) in (RUN / 'report' / 'report.html').read_text()
+@pytest.mark.parametrize('run', [RUN, *SMALL], ids=lambda run: run.name)
+def test_every_number_says_what_it_means(run):
+    flat = json.loads((run / 'report' / 'results.json').read_text())
+    assert flat and all({'name', 'value', 'seed', 'stage', 'meaning'} <= set(entry) and entry['meaning'] for entry in flat)
+    assert html.escape(kinds.CAUTION) in (run / 'report' / 'report.html').read_text()
 
 
 def test_it_was_made_in_one_go():
@@ -69,15 +71,16 @@ def test_it_was_made_in_one_go():
     assert ran and all(len(codes) == 1 for codes in ran.values()), [name for name, codes in ran.items() if len(codes) > 1]
 
 
-def test_what_is_committed_is_what_the_manifests_say():
+@pytest.mark.parametrize('run, files', [(RUN, 31), (SMALL[0], 5), (SMALL[1], 1)], ids=lambda value: getattr(value, 'name', ''))
+def test_what_is_committed_is_what_the_manifests_say(run, files):
     "Every committed output has the hash that its stage wrote down (notebooks are made smaller when a run is kept)."
     checked = 0
-    for path in RUN.rglob('manifest.json'):
+    for path in run.rglob('manifest.json'):
         for name, state in json.loads(path.read_text())['outputs'].items():
             if (kept := path.parent / name).is_file() and kept.suffix != '.ipynb':
                 assert hashlib.sha256(kept.read_bytes()).hexdigest() == state['sha256'], kept
                 checked += 1
-    assert checked >= 31  # the logs of both steps of five models and three seeds, and the report's figures
+    assert checked >= files  # of the reference: the logs of both steps of five models and three seeds, and the report's figures
 
 
 def test_the_ablation_is_in_it():
@@ -86,10 +89,61 @@ def test_the_ablation_is_in_it():
     assert found == {('blip2', 'step1'), ('blip2', 'no_step1'), ('encoder', 'step1'), ('encoder', 'no_step1'), ('nothing', 'no_step1')}
 
 
-def test_it_is_small_and_holds_no_weights():
-    files = [p for p in RUN.rglob('*') if p.is_file()]
-    assert sum(p.stat().st_size for p in files) < 10_000_000
+@pytest.mark.parametrize('run, most', [(RUN, 10_000_000), *((run, 3_000_000) for run in SMALL)], ids=lambda value: getattr(value, 'name', ''))
+def test_it_is_small_and_holds_no_weights(run, most):
+    files = [p for p in run.rglob('*') if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < most
     assert {p.suffix for p in files} <= {'.json', '.jsonl', '.csv', '.html', '.jpg', '.ipynb', '.svg'}
+
+
+# ---------------------------------------------------------------- the two beside it
+
+
+@pytest.mark.parametrize('run', SMALL, ids=lambda run: run.name)
+def test_the_small_runs_are_of_the_same_faces_and_seeds(run):
+    said = [json.loads((one / 'shared/data/manifest.json').read_text())['content'] for one in (RUN, run)]
+    assert said[0] == said[1]
+    results = report.kept(run)
+    assert report.seeds_of(results) == [0, 1, 2] == sorted(json.loads((run / 'run.json').read_text())['seeds'])
+    made = {p: json.loads(p.read_text()) for p in run.glob('*/*/manifest.json')}
+    judged = ('metrics', 'probe', 'finetune', 'scaling', 'report')
+    assert len({m['commit'] for m in made.values() if m['stage'] not in judged}) == 1 and not any(m['commit'].endswith('+') for m in made.values())
+    for stage in judged: assert len({m['commit'] for m in made.values() if m['stage'] == stage}) <= 1, stage
+
+
+def test_the_verdicts_on_sizes_follow_from_the_figures():
+    "Worked out again from the figure of each pair of sizes and seed."
+    results = report.kept(SMALL[0])
+    board, known = report.board(results), results.set_index('name')['value']
+    pairs = {'encoder': [('large/small', 'small/small'), ('large/large', 'small/large')],
+             'lm': [('small/large', 'small/small'), ('large/large', 'large/small')], 'both': [('large/large', 'small/small')]}
+    words = {findings.HOLDS: 1., findings.FAILS: 0.}
+    for claim, sizes in pairs.items():
+        for model in ('au', 'exp'):
+            for figure in ('meteor', 'au_f1'):
+                gaps = [[board.loc[f'scaling/{size}/{model}/{figure}'].to_numpy() for size in pair] for pair in sizes]
+                said = words.get(findings.together([findings.verdict(*gap) for gap in gaps]))
+                told = known[f'scaling/{claim}/{model}/{figure}/verdict']
+                assert (said is None and pd.isna(told)) or said == told, (claim, model, figure)
+                for pair, gap in zip(sizes, gaps):
+                    name = f"scaling/{claim}/{model}/{figure}/{'-over-'.join(one.replace('/', '_') for one in pair)}"
+                    assert known[name] == pytest.approx((gap[0] - gap[1]).mean(), abs=1e-6)
+                    assert known[f'{name}/low'] <= known[name] <= known[f'{name}/high']
+
+
+def test_every_finding_is_decided_or_has_all_its_seeds():
+    "With the small runs no claim of the paper is without a figure."
+    every = pd.concat([report.kept(run) for run in (RUN, *SMALL)]).drop_duplicates(['name', 'seed'], ignore_index=True)
+    claims = findings.judge_findings(report.board(every), findings.all_findings())
+    assert not claims['ours'].str.contains('not measured yet').any() and set(claims['seeds']) == {3}
+
+
+def test_probes_of_the_start_are_the_same_in_both_runs():
+    "The start is shipped and the faces are the same: what the finetuning run says of the frozen encoder is what the reference says."
+    boards = [report.board(report.kept(run)) for run in (RUN, SMALL[1])]
+    names = [name for name in boards[1].index if name.startswith(('table3/blip2/', 'table4/blip2/')) and '/fine_tuned/' not in name]
+    assert len(names) > 40
+    pd.testing.assert_frame_equal(*(board.loc[names] for board in boards), atol=1e-3, rtol=0)
 
 
 def test_readme_shows_its_numbers():
