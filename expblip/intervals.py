@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 # %% auto #0
-__all__ = ['person_weights', 'ratio_intervals', 'f1_parts', 'accuracy_parts', 'difference_interval']
+__all__ = ['FEWEST', 'person_weights', 'ratio_intervals', 'f1_parts', 'accuracy_parts', 'difference_interval']
 
 # %% ../nbs/api/intervals.ipynb #3590c338
 def person_weights(
@@ -29,6 +29,9 @@ def person_weights(
     return who, np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws).astype("float32")
 
 # %% ../nbs/api/intervals.ipynb #ddc9b0b4
+FEWEST = 5  # people: of two there are 3 different samples, of five 126; of fewer an interval says no more than who is the lowest and who the highest
+
+
 def _samples(top: np.ndarray, bottom: np.ndarray, people: Sequence[str | None], draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     "Ratio of each class in each sample [draws, K], and their mean over the classes that have one [draws, 1]."
     who, weights = person_weights(people, draws, seed)
@@ -39,9 +42,9 @@ def _samples(top: np.ndarray, bottom: np.ndarray, people: Sequence[str | None], 
     ratios = np.divide(upper, lower, out=np.full(lower.shape, np.nan), where=lower > 0)
     known = ~np.isnan(ratios)
     means = np.divide(np.where(known, ratios, 0).sum(1), known.sum(1), out=np.full(draws, np.nan), where=known.any(1))[:, None]
-    there = sums[1] > 0  # [people, K]: one person alone tells nothing of another
-    ratios[:, there.sum(0) < 2] = np.nan
-    return ratios, means if there.any(1).sum() > 1 else np.full_like(means, np.nan)
+    there = sums[1] > 0  # [people, K]
+    ratios[:, there.sum(0) < FEWEST] = np.nan
+    return ratios, means if there.any(1).sum() >= FEWEST else np.full_like(means, np.nan)
 
 
 def _edges(values: np.ndarray, level: float) -> np.ndarray:
@@ -57,7 +60,7 @@ def ratio_intervals(
     draws: int = 1000,  # bootstrap samples
     level: float = 0.95,  # share of the samples inside the interval
     seed: int = 0,  # the draw
-) -> np.ndarray:  # [K + 1, 2] low and high of each class, then of the mean over classes; NaN where fewer than two people have a ratio
+) -> np.ndarray:  # [K + 1, 2] low and high of each class, then of the mean over classes; NaN where fewer than FEWEST people have a ratio
     "Percentile intervals over samples of people; in each sample the mean is over the classes that have a ratio in it, as in `metrics.macro`."
     return np.array([_edges(one, level) for one in np.hstack(_samples(top, bottom, people, draws, seed)).T])
 
@@ -88,7 +91,7 @@ def difference_interval(
     draws: int = 1000,  # bootstrap samples
     level: float = 0.95,  # share of the samples inside the interval
     seed: int = 0,  # the draw
-) -> tuple[float, float, float]:  # difference of the means over classes, and its low and high (NaN with fewer than two people)
+) -> tuple[float, float, float]:  # difference of the means over classes, and its low and high (NaN with fewer than FEWEST people)
     "First minus second, averaged over seeds, with a percentile interval over samples of people; `ValueError` when the seeds are not paired."
     if not first or len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} seeds: give both models for each seed")

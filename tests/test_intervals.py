@@ -30,8 +30,10 @@ def test_equal_to_rows_drawn_by_hand(answers, parts, score):
 
 def test_frames_of_one_person_are_one_answer(answers):
     truth, guess, _ = answers
-    wide, narrow = (np.ptp(ratio_intervals(*accuracy_parts(truth, guess), people)[-1]) for people in (["x"] * 80 + ["y"] * 80, [None] * 160))
-    assert narrow > 0 and wide > 0 and wide != narrow
+    truth, guess = np.repeat(truth[:20], 8, 0), np.repeat(guess[:20], 8, 0)  # eight frames of one person are answered alike
+    wide, narrow = (np.ptp(ratio_intervals(*accuracy_parts(truth, guess), people)[-1])
+                    for people in (np.repeat([f"p{k}" for k in range(20)], 8).tolist(), [None] * 160))
+    assert wide > 1.5 * narrow > 0
 
 
 def test_a_class_without_a_ratio_has_no_interval_and_empty_input_is_refused(answers):
@@ -42,9 +44,12 @@ def test_a_class_without_a_ratio_has_no_interval_and_empty_input_is_refused(answ
         person_weights([])
 
 
-def test_one_person_has_no_interval_and_a_difference_lies_in_its_own(answers):
+def test_few_people_have_no_interval_and_a_difference_lies_in_its_own(answers):
     truth, guess, people = answers
     parts, others = f1_parts(truth, guess), accuracy_parts(truth, guess)
+    few = [f"p{k % 4}" for k in range(160)]
+    assert np.isnan(ratio_intervals(*parts, few)).all() and not np.isnan(ratio_intervals(*parts, [f"p{k % 5}" for k in range(160)])).any()
+    assert np.isnan(difference_interval([parts], [others], few)[1:]).all()
     assert np.isnan(ratio_intervals(*parts, ["a"] * 160)).all() and np.isnan(difference_interval([parts], [others], ["a"] * 160)[1:]).all()
     alone = np.where(np.array([p == "p0" for p in people])[:, None] | [True, False], truth, np.nan)  # the second class: of one person
     assert np.isnan(ratio_intervals(*f1_parts(alone, guess), people)).any(1).tolist() == [False, True, False]
