@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from .findings import LABELS, spread_text
+from .intervals import FEWEST
 from .io import read_json
 from .manifest import read_manifest
 from .report import collect, shares
@@ -17,7 +18,7 @@ from .scales import SCALE_NAMES, SCALES
 from .stacked import traced
 
 # %% auto #0
-__all__ = ['implementations', 'taken', 'probed', 'scored', 'probe_intervals']
+__all__ = ['implementations', 'taken', 'probed', 'few_people', 'scored', 'probe_intervals']
 
 # %% ../nbs/api/extent.ipynb #e8c70006
 def implementations(
@@ -37,7 +38,11 @@ def taken(
 ) -> int | None:  # 0: all; None where no manifest says it
     "How many images of a data set a stage took, given or by its scale; of seeds that differ the fewest."
     limits: set[int] = set()
-    for path in sorted(folder.glob(f"seed*/{stage}/manifest.json")):
+    paths = sorted(folder.glob(f"seed*/{stage}/manifest.json"))
+    if knob == "probe_limit":  # features that no probe reads count nowhere
+        read = [path for path in paths if path.parent.with_name(path.parent.name.replace("caption", "probe", 1)).is_dir()]
+        paths = read or paths
+    for path in paths:
         asked = (read_manifest(path.parent) or {}).get("key", {}).get("params", {})
         given, scale = asked.get(knob), asked.get("scale")
         if given is None and scale in SCALE_NAMES: given = SCALES[f"{stage.split('-')[0]}.{knob}"][SCALE_NAMES.index(scale)] or 0
@@ -51,6 +56,17 @@ def probed(
     "With how many training pictures probes were fitted, where these are not all."
     limit = taken(folder, "caption-*", "probe_limit")
     return f"Probes were fitted on at most {limit:,} training pictures of a data set." if limit else ""
+
+
+def few_people(
+    results: pd.DataFrame,  # as `report.collect` gives it
+) -> str:  # "" when every data set with people named has enough of them for an interval
+    "Data sets whose test pictures are of so few people that a figure says little of others."
+    told = shares(results, r"table1/(?P<dataset>[^/]+)/test/(?P<figure>images|subjects)").drop_duplicates(["dataset", "figure"])
+    sizes = told.pivot_table(index="dataset", columns="figure", values="value").reindex(columns=["images", "subjects"]).fillna(0)
+    few = sizes[(sizes["subjects"] > 0) & (sizes["subjects"] < FEWEST)]
+    listed = [f"{name} has {row.images:.0f} of {row.subjects:.0f}" for name, row in zip(few.index, few.itertuples())]
+    return f"Test pictures of few people, with which figures may change a lot: {', '.join(listed)}." if listed else ""
 
 
 def scored(
@@ -72,7 +88,8 @@ def probe_intervals(
     "Mean F1 and emotion accuracy of Tables 3 and 4, with the 95 % interval over test people of each seed (bootstrap by subject)."
     found = collect(folder, ends=True)
     named = r"table(?P<table>[34])/(?P<model>[^/]+)/(?P<part>[^/]+)/(?P<reading>pooled|flattened|fine_tuned)/(?P<figure>avg|emotion_accuracy)"
-    told = shares(found, named).join(found[["name", "low", "high"]]).dropna(subset=["low", "high"]).sort_values("seed", kind="stable")
+    told = shares(found, named).join(found[["name", "low", "high"]]).dropna(subset=["low", "high"])
+    told = told.sort_values(["table", "figure", "seed"], ascending=[True, False, True], kind="stable")
     readings = [name for name in ("pooled", "flattened", "fine_tuned") if name in set(told["reading"])]
     rows: list[dict[str, str]] = []
     known: dict[tuple[int, str], tuple[str, float]] = {}

@@ -54,14 +54,18 @@ def best_and_worst(
     model: str = "exp",  # whose captions are ranked
     count: int = 2,  # of each
 ) -> pd.DataFrame:  # record, case (success or failure), score
-    "The records whose captions by one model are best and worst by facts, different data sets first; a caption that was not scored is neither."
-    mine = judged[judged["model"] == model].assign(score=_score).dropna(subset="score").sort_values(["score", "record"], ascending=[False, True])
+    "The best and worst captions of one model by facts, different data sets first; of equals the one that states most, and no text twice."
+    stated = judged["stated_aus"].map(len) if "stated_aus" in judged else 0
+    mine = judged.assign(score=_score, said=stated)[judged["model"] == model].dropna(subset="score")  # what was not scored is neither
+    mine = mine.sort_values(["score", "said", "record"], ascending=[False, False, True])
+    mine = mine.drop_duplicates("text") if "text" in mine and mine["text"].nunique() >= 2 * count else mine
 
     def turns(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(turn=table.groupby("dataset").cumcount()).sort_values(["turn", "score"], kind="stable").head(count)
 
     good = turns(mine.assign(score=-mine["score"])).assign(case="success")
-    bad = turns(mine[~mine["record"].isin(good["record"])].sort_values(["score", "record"])).assign(case="failure")
+    rest = mine[~mine["record"].isin(good["record"])]
+    bad = turns(rest.sort_values(["score", "said", "record"], ascending=[True, False, True])).assign(case="failure")
     return pd.concat([good.assign(score=-good["score"]), bad])[["record", "case", "score"]].reset_index(drop=True)
 
 # %% ../nbs/api/gallery.ipynb #d5d20479
@@ -83,19 +87,25 @@ def training_captions(
 
 # %% ../nbs/api/gallery.ipynb #676a76eb
 FAILURES = {
-    "wrong emotion": ("emotion_right", lambda value: value == 0), "AUs made up": ("hallucinated", lambda value: value > 0),
+    "wrong emotion": ("emotion_wrong", lambda value: value > 0), "no emotion": ("emotion_unsaid", lambda value: value > 0),
+    "AUs made up": ("hallucinated", lambda value: value > 0),
     "AUs missed": ("missed", lambda value: value > 0), "duplicate output": ("repeated", lambda value: value > 0),
     "cut off": ("cut_off", lambda value: value > 0), "too short": ("too_short", lambda value: value > 0), "empty": ("empty", lambda value: value > 0),
     "states nothing": ("states_nothing", lambda value: value > 0),
 }
 
-UNTAUGHT = {("emot", "missed"), ("au", "emotion_right")}  # what a model is not taught to state is no failure of its
+UNTAUGHT = {("emot", "missed"), ("blip2", "missed"), *((model, f"emotion_{how}") for model in ("au", "blip2") for how in ("wrong", "unsaid"))}
+# what a model is not taught to state is no failure of its
 
 
 def failure_cases(
     judged: pd.DataFrame,  # as `judged_captions` gives it
 ) -> pd.DataFrame:  # failure, model, share (of captions that could fail so), captions, record, text (the first such)
     "How often each model fails in each way, and one case of it."
+    if "emotion_right" in judged:  # of captions that state an emotion, which of others; of all, which state none
+        states = judged["stated_emotions"].map(len) > 0 if "stated_emotions" in judged else pd.Series(True, judged.index)
+        judged = judged.assign(emotion_wrong=(1 - judged["emotion_right"]).where(states), emotion_unsaid=(~states).astype(float))
+        judged["emotion_unsaid"] = judged["emotion_unsaid"].where(judged["emotion_right"].notna())
     rows = []
     for failure, (column, fails) in FAILURES.items():
         if column not in judged:

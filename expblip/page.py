@@ -107,6 +107,14 @@ def _says(labels: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *([" and ".join(emotions)] if emotions is not None and len(emotions) else [])]) or "nothing"
 
 
+def _named(model: str) -> str:
+    "A captioner as the page calls it: au, blip2-coco, or of a scaling run au-small-large."
+    name, _, sizes = model.partition("-")
+    pair = sizes.split("-") if set(sizes.split("-")) <= {"small", "large"} else []
+    told = {"blip2": "BLIP-2 (drawn)", "blip2-coco": "BLIP-2 COCO"}.get(name if pair else model, f"{LABELS.get(name if pair else model, model)}-BLIP")
+    return told + (f", {pair[0]} encoder, {pair[1]} language model" if len(pair) == 2 else "")
+
+
 def examples_html(
     found: Sequence[Mapping[str, Any]],  # as `examples` gives them
 ) -> str:
@@ -115,7 +123,7 @@ def examples_html(
     blocks = []
     for one in found:
         told = sorted(one["captions"].items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
-        names = ["BLIP-2 (drawn)" if model == "blip2" else f"{LABELS.get(model, model)}-BLIP" for model, _ in told]
+        names = [_named(model) for model, _ in told]
         lines = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, (_, text) in zip(names, told))
         name = one["dataset"] if one["image"] is not None else f"{one['dataset']}, {one['id']}"
         head = f"{name}; annotated: {_says(one['labels'])}" + (f"; true: {_says(one['truth'])}" if one["truth"] else "")

@@ -153,6 +153,9 @@ class Origin:
         "What makes the run that the stage `scaling` judges (`make scaling`): without it the stage is absent."
         known = [seed for name, found in self.figures.items() if name.startswith("scaling/") for seed, _, _ in found if seed is not None]
         run = next((text.partition("=")[2] for text in asked if text.startswith("scaling.run=")), "")
+        told = self.folder.with_name(Path(run).name or "scaling") / "run.json"
+        if told.is_file() and (said := read_json(told).get("command")):
+            return str(said)
         words = ["python", "tools/scaling.py", "--seeds", str(max(known, default=0) + 1)]
         return shlex.join(words + (["--run", Path(run).name] if run else []))
 

@@ -244,6 +244,7 @@ def interval_report(
         times = 1.0 if figure == "correctness" else 100.0
         known[len(rows), "value"] = (f"rating/{source}/{model}/{figure}", times)
         rows.append((f"{LABELS[model]}-BLIP", WHO.get(source, source), figure.replace("_", " "), spread_text(part["value"], 2, times),
-                     _ends(part, "item_", times), _ends(part, "rater_", times), _numbers(part["items"]), _numbers(part["raters"])))
+                     _ends(part, "item_", times), _ends(part, "rater_", times), _numbers(part["items"]),
+                     "" if source == "exact" else _numbers(part["raters"])))
     columns = ["model", "source", "figure", "value", "faces resampled", "raters resampled", "faces", "raters"]
     return traced(pd.DataFrame(rows, columns=columns), known)

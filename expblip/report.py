@@ -51,16 +51,19 @@ def collect(
         if not isinstance(found, list) or not all(isinstance(entry, dict) and {"name", "value", "meaning"} <= set(entry) for entry in found):
             raise ReportError(f"{path}: must be a list of entries with name, value and meaning; rerun the stage {stage}")
         for entry in found:
-            value = entry["value"]
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise ReportError(f"{path}: {entry['name']!r} has the value {value!r}, which is no number; rerun the stage {stage}")
+            for key in ("value", "low", "high"):
+                value = entry.get(key)
+                if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                    raise ReportError(f"{path}: {entry['name']!r} has the {key} {value!r}, which is no number; rerun the stage {stage}")
+            told_by = path.relative_to(run).as_posix()
             seed = entry.get("seed") if place == "shared" else int(place[4:])  # stage 96 tells of seeds of another run
-            rows.append((entry["name"], value, seed, stage, entry["meaning"], path.relative_to(run).as_posix(), entry.get("low"), entry.get("high")))
+            rows.append((entry["name"], entry["value"], seed, stage, entry["meaning"], told_by, entry.get("low"), entry.get("high")))
     columns = ["name", "value", "seed", "stage", "meaning", "file", "low", "high"]
     results = pd.DataFrame(rows, columns=columns).astype({"value": float, "seed": "Int64", "low": float, "high": float})
-    small = results["name"].str.match("tableS[67]/")  # the paper's are of its small encoder: a scaling run's go before the run's own
-    if (small & (results["stage"] == "scaling")).any():
-        results = results[~small | (results["stage"] == "scaling")]
+    for table in ("tableS6/", "tableS7/"):  # the paper's are of its small encoder: a scaling run's go before the run's own
+        there, sized = results["name"].str.startswith(table), results["stage"] == "scaling"
+        if (there & sized).any():
+            results = results[~there | sized]
     results = _told_once(results, run, "one of them was left by an earlier version; delete its folder")
     return results.drop(columns=["file"] * (not files) + ["low", "high"] * (not ends))
 
@@ -95,8 +98,10 @@ def board(
 def seeds_of(
     results: pd.DataFrame,  # as `collect` gives it
 ) -> list[int]:  # in order
-    "The seeds of the run itself: a scaling run beside it may have more."
-    return sorted({int(seed) for seed in results.loc[results["stage"] != "scaling", "seed"].dropna()})
+    "The seeds of the run itself: a scaling run beside it may have more (and alone has its own)."
+    sized = results["stage"] == "scaling"
+    own = results.loc[~sized, "seed"].dropna()
+    return sorted({int(seed) for seed in (own if len(own) else results.loc[sized, "seed"].dropna())})
 
 
 def shares(
@@ -223,7 +228,8 @@ def table2(
     made = set(results["name"])
     for number, row in enumerate(paper.to_dict("records")):
         place = f"scaling/{sizes[row['image_encoder']]}/{sizes[row['llm']]}/{CAPTIONED.get(row['model'])}"
-        if not large[number] and f"{place}/meteor" in made:
+        own = any(name in made for name in ours[number].values() if name)  # the run's own captioners stand in the row of the largest
+        if not own and f"{place}/meteor" in made:
             ours[number] = empty | {f"rafau_{column}": f"{place}/{figure}" for column, figure in figures.items() if f"{place}/{figure}" in made}
     extra = {"blind (a random training caption)": names("blind", "none"), "majority (what most training labels say)": names("majority", "none")}
     formats = LABELS if kind.truth else ("au", "mix")  # the others state emotions, which no image with AU labels has but in the drawn world

@@ -88,6 +88,10 @@ def test_a_face_at_rest():
     ("No raised cheeks, dropped jaw, or parted lips.", set(), set()), ("Without raised cheeks, wrinkled nose or anger, a dropped jaw.", {26}, set()),
     ("There is no raised chin, no parted lips, tightened lips or fear but a dropped jaw.", {26}, set()),
     ("No raised cheeks, but the jaw is dropped or the lips are parted.", {25, 26}, set()),  # its own clause: a guess, yet about what is there
+    ("There are no raised cheeks, with the lips parted or the jaw dropped.", {25, 26}, set()),
+    ("The face shows no raised cheeks, indicating sadness or fear.", set(), {"sadness", "fear"}),
+    ("There is no smile, the dropped jaw suggests surprise or fear.", {26}, {"surprise", "fear"}),
+    ("No raised cheeks, a dropped jaw, more or less.", {26}, set()),
     ("She isn't sad, she's angry or afraid.", set(), {"anger", "fear"}), ("No raised cheeks, parted lips.", {25}, set()),
     ("The eyes and the mouth are relaxed, with no tension.", set(), set())])
 def test_a_denial_is_no_statement(text, aus, emotions):

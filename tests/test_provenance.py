@@ -106,6 +106,12 @@ def test_the_scaling_run_is_made_before_it_is_judged(tmp_path):
     assert command == ('python tools/scaling.py --seeds 4 --run other && '
                        'python -m expblip.pipeline run --run toy --scale tiny --only scaling -p scaling.run=outputs/other')
     assert 'tools/scaling.py' not in numbers.command[METEOR]
+    write_json(tmp_path / 'other/run.json', {'command': 'python tools/scaling.py --scale smoke --seeds 4 --run other'})  # as it was asked for
+    again = pd.DataFrame(provenance.Origin(run).numbers(report.table2(report.collect(run)), 'table2')).set_index('figure').command[rows[0]['name']]
+    assert again.startswith('python tools/scaling.py --scale smoke --seeds 4 --run other && python -m expblip.pipeline run --run toy')
+    write_json(run / 'run.json', {'command': 'python tools/scaling.py --seeds 4 --run toy'})  # the scaling run's own page
+    own = pd.DataFrame(provenance.Origin(run).numbers(report.table2(report.collect(run)), 'table2'))
+    assert set(own.command) == {'python tools/scaling.py --seeds 4 --run toy'}
 
 
 def test_sizes_of_stage_96_on_the_page():

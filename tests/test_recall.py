@@ -44,7 +44,7 @@ def test_what_is_measured_today(sentences):
     assert {key: row.tolist() for key, row in got.iterrows()} == {
         ("by hand", "aus"): [74, 16, 16], ("by hand", "emotions"): [17, 12, 12], ("quoted", "aus"): [90, 44, 43],
         ("quoted", "emotions"): [30, 30, 30],
-        ("traps", "aus"): [39, 40, 38], ("traps", "emotions"): [26, 28, 26], ("all", "aus"): [203, 100, 97], ("all", "emotions"): [73, 70, 68]}
+        ("traps", "aus"): [39, 38, 38], ("traps", "emotions"): [26, 28, 26], ("all", "aus"): [203, 98, 97], ("all", "emotions"): [73, 70, 68]}
     rule = sentences[sentences["text"].str.startswith("It is a people who")]
     assert len(rule) >= 4 and all(parse(row.text).aus == row.aus for row in rule.itertuples())
 

@@ -105,7 +105,7 @@ def test_the_small_runs_are_of_the_same_faces_and_seeds(run):
     assert said[0] == said[1]
     results = report.kept(run)
     assert report.seeds_of(results) == [0, 1, 2] == sorted(json.loads((run / 'run.json').read_text())['seeds'])
-    made = {p: json.loads(p.read_text()) for p in run.glob('*/*/manifest.json')}
+    made = {p: json.loads(p.read_text()) for p in run.rglob('manifest.json')}
     judged = ('metrics', 'probe', 'finetune', 'scaling', 'report')
     assert len({m['commit'] for m in made.values() if m['stage'] not in judged}) == 1 and not any(m['commit'].endswith('+') for m in made.values())
     for stage in judged: assert len({m['commit'] for m in made.values() if m['stage'] == stage}) <= 1, stage
@@ -131,9 +131,10 @@ def test_the_verdicts_on_sizes_follow_from_the_figures():
                     assert known[f'{name}/low'] <= known[name] <= known[f'{name}/high']
 
 
-def test_every_finding_is_decided_or_has_all_its_seeds():
+def test_every_finding_has_all_its_seeds():
     "With the small runs no claim of the paper is without a figure."
-    every = pd.concat([report.kept(run) for run in (RUN, *SMALL)]).drop_duplicates(['name', 'seed'], ignore_index=True)
+    more = [results[results['name'].str.contains('^scaling/|/fine_tuned/')] for results in map(report.kept, SMALL)]
+    every = pd.concat([report.kept(RUN), *more]).drop_duplicates(['name', 'seed'], ignore_index=True)
     claims = findings.judge_findings(report.board(every), findings.all_findings())
     assert not claims['ours'].str.contains('not measured yet').any() and set(claims['seeds']) == {3}
 
@@ -151,6 +152,19 @@ def test_readme_shows_its_numbers():
     found = [e['value'] for e in flat if e['name'] == 'judge/drawn-rafau/exp/greedy/au_f1_full']
     told = [line for line in (ROOT / 'README.md').read_text().splitlines() if line.startswith('| Exp-BLIP, AU-F1')]
     assert len(told) == 1 and f'{sum(found) / len(found):.2f}' in told[0]
+
+
+def test_a_part_is_never_kept_in_place_of_the_reference(tmp_path):
+    (tmp_path / 'seed0/x').mkdir(parents=True)
+    (tmp_path / 'seed0/x/manifest.json').write_text('{}')
+    (tmp_path / 'run.json').write_text('{"scale": "tiny", "seeds": [0]}'); (tmp_path / 'timings.json').write_text('[]')
+    def keep(*more):
+        command = [sys.executable, 'tools/keep_reference.py', str(tmp_path), *more]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    before = sorted(RUN.rglob('*'))
+    assert keep('--only', 'x', str(tmp_path / 'kept')).returncode == 2 and keep('--only', 'x').returncode == 2 and sorted(RUN.rglob('*')) == before
+    assert "no stage or table y" in keep(str(tmp_path / 'kept'), '--only', 'y').stderr and not (tmp_path / 'kept').exists()
+    assert keep(str(tmp_path / 'kept'), '--only', 'x').returncode == 0 and (tmp_path / 'kept/seed0/x/manifest.json').is_file()
 
 
 def test_a_run_is_kept_whole_or_not_at_all(tmp_path):

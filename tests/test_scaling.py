@@ -152,11 +152,15 @@ def test_fine_tuning_of_the_small_encoder_goes_before_the_runs_own(judged, tmp_p
 
 
 def test_the_page_of_a_scaling_run(judged):
-    "Its own report: rows of smaller sizes, S2, S6 and the verdict; nothing that only a whole run has."
+    "Its own report: rows of all sizes, S2, S6, the verdict, and whose captions the examples are."
     run, _ = judged
     told('90_report', run, out=str(run / 'report'), run=str(run))
     page = (run / 'report/report.html').read_text()
-    assert 'do a stronger encoder' not in page.split('<h2>Sizes</h2>')[0] and 'small encoder' in page
+    assert '<h2>Sizes</h2>' in page and 'seeds (0, 1, 2)' in page and 'AU-BLIP, small encoder, large language model' in page
+    two = pd.read_csv(run / 'report/table2.csv').query("source != 'paper'").set_index(['model', 'image_encoder', 'llm'])['rafau_meteor']
+    assert all(float(two['AU-BLIP', e, lm].split()[0]) > 0 for e, lm in (('ViT-B', 'OPT-2.7B'), ('ViT-G', 'OPT-2.7B'), ('ViT-G', 'OPT-6.7B')))
+    shown = tables.sides(tables.open_run(run), tables.cells_of(tables.open_run(run), '2'))[-1][1]
+    assert 'AU-BLIP (large encoder, large language model)' in shown.index
     claims = pd.read_csv(run / 'report/findings.csv').set_index('id')
     assert claims.loc['larger-encoder', 'verdict'] == 'holds' and claims.loc['larger-lm', 'verdict'] == 'does not hold'
     assert (run / 'report/tableS6_1.csv').is_file() and not (run / 'report/tableS8_1.csv').exists()

@@ -292,6 +292,21 @@ def test_figure5_ranks_only_what_was_scored():
     assert 'c' not in gallery.best_and_worst(rows, count=4)['record'].tolist()
 
 
+def test_figure5_prefers_what_states_most_and_shows_no_text_twice():
+    right, stated = [1., 1, 1, 0, 0, .5], [[], [4, 7], [4], [], [1], [2]]
+    rows = pd.DataFrame({'record': list('abcdef'), 'dataset': 'x', 'model': 'exp', 'correctness': right, 'completeness': right,
+                         'stated_aus': stated, 'text': ['at rest', 'two', 'one', 'at rest', 'wrong', 'half']})
+    assert gallery.best_and_worst(rows, count=2)['record'].tolist() == ['b', 'c', 'e', 'f']
+
+
+def test_another_emotion_and_none_are_two_failures():
+    rows = pd.DataFrame({'record': list('abcd'), 'model': 'exp', 'text': 't', 'emotion_right': [1., 0, 0, np.nan],
+                         'stated_emotions': [['fear'], ['anger'], [], ['fear']]})
+    rows = pd.concat([rows, rows.assign(model='blip2', stated_emotions=[[]] * 4)])
+    found = gallery.failure_cases(rows).set_index(['failure', 'model'])['share'].to_dict()
+    assert found == {('wrong emotion', 'exp'): 1 / 2, ('no emotion', 'exp'): 1 / 3}
+
+
 def test_figure6_takes_training_captions_of_the_seed_that_was_judged(tmp_path):
     "Of training images alone: validation images teach nothing."
     folder = small_run(tmp_path / 'nine')

@@ -89,4 +89,8 @@ if __name__ == '__main__':
     ask.add_argument('target', type=Path, nargs='?', default=root / 'outputs' / 'reference')
     ask.add_argument('--only', nargs='+', default=[], metavar='NAME', help='notebooks and logs of these stages and tables alone')
     said = ask.parse_args()
+    if said.only and said.target.resolve() == root / 'outputs' / 'reference':
+        ask.error('--only: name a target, before it: the reference is kept whole')
+    known = {p.parent.name for p in said.run.glob('*/*/manifest.json')} | {p.stem for p in said.run.glob('tables/*.ipynb')}
+    if unknown := [name for name in said.only if name not in known]: ask.error(f'--only: {said.run} has no stage or table {", ".join(unknown)}')
     main(said.run.resolve(), said.target.resolve(), said.only)

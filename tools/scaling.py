@@ -34,7 +34,8 @@ def plan(root: Path, name: str, scale: str, seeds: int, given: list[str], worker
             if variable not in known: instance.params.pop(variable, None)
     chosen = select(every, graph['default'])
     check(chosen, root, check_params)
-    command = ['python', 'tools/scaling.py', '--scale', scale, '--seeds', str(seeds)] + ['--run', name] * (name != 'scaling')
+    made = [int(p.name[4:]) + 1 for p in (root / 'outputs' / name).glob('seed*') if p.name[4:].isdigit()]  # stage 96 judges what is there
+    command = ['python', 'tools/scaling.py', '--scale', scale, '--seeds', str(max(seeds, *made, 0))] + ['--run', name] * (name != 'scaling')
     command += [word for text in given for word in ('-p', text)]
     return Run(root, name, chosen, preload=read_graph(root / 'pipeline.yaml')['preload'], scale=base, workers=workers or min(2, cores()),
                command=shlex.join(command))

@@ -26,6 +26,7 @@ FOLDERS = {'lessons': ('Lessons', 'The method from the first face to the finding
 # further cards on the front page, with the folders above: pages that are looked for by name
 NAMED = ('explanations/paper_code_ours', 'explanations/results', 'explanations/decisions', 'explanations/benchmarks', 'explanations/model_cards',
          'explanations/glossary')
+SMALL = ('scaling', 'finetuning')  # runs kept beside the reference, for what it has not
 GLOSSARY = NBS / 'explanations' / 'glossary.ipynb'
 
 PYTHON = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'},
@@ -127,7 +128,7 @@ def in_run(path: Path, run: Path | None) -> tuple[Path, str]:
     "The executed copy of a stage or table notebook that the run folder keeps, else the notebook itself; and a line that says which it is."
     name = str(path.relative_to(ROOT))
     if run is None or path.parent.name not in ('stages', 'tables'): return path, ''
-    beside = sorted(run.parent.glob('reference-*')) if run.name == 'reference' else []  # small runs for what the reference has not
+    beside = [run.with_name(f'reference-{what}') for what in SMALL] if run.name == 'reference' else []
     for one in (*beside, run) if path.parent.name == 'tables' else ():
         if (done := one / 'tables' / path.name).exists():
             return done, aside('As it ran', f'Made from the run `{one.name}`, on drawn faces: nothing here is comparable with the paper.')
