@@ -43,7 +43,7 @@ def plan(root: Path, name: str, scale: str, seeds: int, given: list[str], worker
 
 def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument('--scale', default='mid', help='mid (70 minutes of CPU time for the first seed, 40 for each further one), or a scale of the pipeline')
+    ask.add_argument('--scale', default='mid', help='mid (70 CPU-minutes for the first seed, 40 for each further one), or a scale of the pipeline')
     ask.add_argument('--seeds', type=int, default=1)
     ask.add_argument('--run', default='scaling')
     ask.add_argument('-n', dest='workers', type=int, default=0, help='notebooks side by side')
