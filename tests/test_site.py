@@ -159,9 +159,13 @@ def test_no_page_loads_anything_from_outside(site, pages):
 
 @pytest.mark.slow
 def test_stages_are_shown_as_they_ran(site):
-    "Each stage of which the committed run keeps a notebook shows its results; the others say that they do not."
-    ran = {json.loads(p.read_text())['notebook']: p for p in RUN.rglob('manifest.json') if p.with_name('notebook.ipynb').exists()}
-    assert len(ran) > 10
+    "Each stage of which the committed run, or a small one beside it, keeps a notebook shows its results; the others say that they do not."
+    runs = [RUN, *(RUN.with_name(f'reference-{what}') for what in ('scaling', 'finetuning'))]
+    ran = {json.loads(p.read_text())['notebook']: p for run in runs for p in run.rglob('manifest.json') if p.with_name('notebook.ipynb').exists()}
+    assert len(ran) > 10 and {'nbs/stages/96_scaling.ipynb', 'nbs/stages/86_finetune.ipynb'} <= set(ran)
+    for page, run in (('stages/96_scaling', 'reference-scaling'), ('stages/86_finetune', 'reference-finetuning'), ('stages/90_report', 'reference'),
+                      ('tables/tableS6', 'reference-scaling'), ('tables/tableS4', 'reference')):
+        assert f'<span class="pre">{run}</span>' in (site / f'{page}.html').read_text(), page
     for notebook in sorted((ROOT / 'nbs' / 'stages').glob('*.ipynb')):
         html = (site / 'stages' / f'{notebook.stem}.html').read_text()
         shown = 'cell_output' in html
