@@ -5,7 +5,7 @@
 # %% ../nbs/api/rating_analysis.ipynb #03ae7148
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from .agreement import bootstrap, complete, fleiss_kappa, icc, interval_alpha
 from .findings import LABELS, spread_text
+from .intervals import FEWEST
 from .rating import Rating, Sample, rating_rows
 from .stacked import traced
 
@@ -40,12 +41,15 @@ def _cube(rows: pd.DataFrame, column: str, models: Sequence[str]) -> np.ndarray:
     return cube
 
 
-def _interval(cube: np.ndarray, axis: int, draws: int, seed: int) -> np.ndarray:
-    "Ends [2, M] of the 95 % interval of the means when faces (0) or raters (1) are drawn anew."
+def _interval(cube: np.ndarray, axis: int, draws: int, seed: int, shown: Sequence[Hashable] = ()) -> np.ndarray:
+    "Ends [2, M] of the 95 % interval of the means when faces (0; of one person all together) or raters (1) are drawn anew."
     known = ~np.isnan(cube)
     sums, counts = np.where(known, cube, 0).sum(1 - axis), known.sum(1 - axis)  # [units, M]
+    if len(shown):  # who is in each face: one person's faces come and go together
+        who = pd.factorize(pd.Series(shown, dtype=object))[0]
+        sums, counts = (np.stack([np.bincount(who, column) for column in table.T], 1) for table in (sums, counts))
     units = len(sums)
-    if units < 2 or draws < 1:
+    if units < (FEWEST if len(shown) else 2) or draws < 1:
         return np.full((2, cube.shape[2]), np.nan)
     drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
     with np.errstate(invalid="ignore"):
@@ -58,15 +62,19 @@ def table5(
     source: str = "human",  # what kind: human, exact or llm
     draws: int = 2000,  # of the bootstrap
     seed: int = 0,
+    people: Mapping[str, str | None] | None = None,  # record -> who is in it (None: nobody else is); without, each face is somebody else
 ) -> pd.DataFrame:  # columns TABLE; a row each data set (and all), model and figure; shares from 0 to 1
-    "Means and shares with their intervals; no row where nobody rated."
+    "Means and shares with their intervals; no row where nobody rated, and no interval over fewer than five people in the faces."
+    records, named = {item.number: item.record for item in sample.items}, people or {}
     rows = rating_rows(ratings)
     about = rows["item"].map({item.number: item.dataset for item in sample.items})
     out = []
     for dataset, part in [("all", rows), *rows.groupby(about, sort=True)]:
         for figure, column in FIGURES.items() if len(part) else ():
             cube = _cube(part, column, sample.models)
-            items, raters = (_interval(cube, axis, draws, seed) for axis in (0, 1))
+            faces = sorted(part["item"].unique()) if people is not None else []
+            shown = [("alone", number) if (one := named.get(records[number])) is None or one != one else one for number in faces]
+            items, raters = _interval(cube, 0, draws, seed, shown), _interval(cube, 1, draws, seed)
             for i, model in enumerate(sample.models):
                 out.append((source, dataset, model, figure, float(np.nanmean(cube[:, :, i])), *items[:, i], *raters[:, i],
                             cube.shape[0], cube.shape[1], len(part) // len(sample.models)))

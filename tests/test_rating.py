@@ -250,6 +250,22 @@ def test_intervals_hold_what_is_true():
     assert 0.85 <= np.mean(held) <= 1
 
 
+def test_faces_of_one_person_are_drawn_together():
+    "Captions of some people are right, of others wrong: thirty faces of ten people are ten answers; of four people they are no interval."
+    sample, _ = make_sample(30)
+    good = {item.record: 9 if k % 10 < 5 else 2 for k, item in enumerate(sample.items)}
+    ratings = [make_rating(sample, 'sim', item.number, [good[item.record]] * 3, 'A', 'B') for item in sample.items]
+
+    def ends(people):
+        row = table5(ratings, sample, 'simulated', 400, 0, people).query("dataset == 'all' and figure == 'correctness' and model == 'cat'").iloc[0]
+        return row['item_low'], row['item_high']
+
+    records = [item.record for item in sample.items]
+    by_face, alone = ends(None), ends({})
+    assert by_face == pytest.approx(alone, abs=.4) and np.ptp(ends({r: f'p{k % 10}' for k, r in enumerate(records)})) > 1.4 * np.ptp(by_face)
+    assert np.isnan(ends({r: f'p{k % 4}' for k, r in enumerate(records)})).all()
+
+
 def test_the_exact_rater_and_those_who_agree_with_it():
     sample, truth = make_sample()
     exact, ties = exact_ratings(sample, truth)
