@@ -125,7 +125,7 @@ def obstacles(
         told = ["an unknown number" if limit is None else limit for limit in taught]
         found[PROBES] = f"probes: trained on {told[0]} and on {told[1]} images a data set (0: all)"
     limits = [taken(art.folder, "metrics", "limit") for art in (first, second)]
-    if limits[0] != limits[1]:
+    if limits[0] != limits[1] and None not in limits:
         scored = {name.rsplit("/", 1)[-1] for art in (first, second) for name in art.results["name"]}
         found |= {name: f"{name}: of {limits[0]} and of {limits[1]} images a data set" for name in WORDING if name in scored and name not in found}
     return found
@@ -224,10 +224,12 @@ def verdicts(
     first: Artefacts,
     second: Artefacts,
 ) -> pd.DataFrame:  # id, statement, first, second, changed
-    "The paper's findings: the verdict of each run over its own seeds."
+    "The paper's findings: the verdict of each run over its own seeds, `not measured` where it has no figures; then nothing has changed."
     told = [findings.judge_findings(art.board, findings.all_findings(wild=art.kind.sets.get("rafau", findings.WILD))) for art in (first, second)]
-    both = told[0][["id", "statement", "verdict"]].rename(columns={"verdict": "first"}).assign(second=told[1]["verdict"])
-    return both.assign(changed=np.where(both["first"] != both["second"], "yes", ""))
+    words = [one["verdict"].where(one["seeds"] > 0, "not measured") for one in told]
+    both = told[0][["id", "statement"]].assign(first=words[0], second=words[1])
+    known = (words[0] != "not measured") & (words[1] != "not measured")
+    return both.assign(changed=np.where(known & (words[0] != words[1]), "yes", ""))
 
 # %% ../nbs/api/comparison.ipynb #0f267224
 def _shown(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -273,7 +275,8 @@ def compare_runs(
         page.text("Greedy captions, read back and held against labels and truth.", "What captions state")
         page.table(_shown(stated, names), "facts")
     turned = verdicts(one, two)
-    page.text(f"{(turned['changed'] == 'yes').sum()} of {len(turned)} verdicts differ.", "The paper's findings")
+    measured = (turned[["first", "second"]] != "not measured").all(axis=1).sum()
+    page.text(f"{(turned['changed'] == 'yes').sum()} of the {measured} verdicts differ that both runs have.", "The paper's findings")
     page.table(turned.rename(columns=dict(zip(("first", "second"), names))), "findings")
     return page.write()
 

@@ -280,9 +280,9 @@ _NOT = re.compile(r"(?:\b(?:no|not|cannot|without|neither|nor|never|lack(?:s|ing
 _UNSEEN = re.compile(r"(?:\b(?:not|cannot|never)|n['’]t)\s+(?:be\s+)?(?:seen|visible|shown|present|found|observed|apparent|evident|there)\b")
 _VERBS = (r"is|are|was|were|has|have|had|may|might|can|could|must|(?:show|seem|appear|look|suggest|indicat|express|convey|reflect|reveal|mean|"
           r"signal|hint|point|impl|betray|tell|give|speak)\w*")
-_OTHER = "this|it|he|she|they|there|with|which|that|who|more|but|yet|while|and"
+_OTHER = "this|it|he|she|they|there|with|which|that|who|more|as|only|but|yet|while|and"
 _ITEM = rf"(?:(?!\b(?:{_VERBS}|{_OTHER})\b)[^.;:!?\n,])*"  # of a list
-_BREAK = re.compile(rf"[.;:!?\n]|,(?!(?:{_ITEM},)*{_ITEM}\bn?or\b)|"
+_BREAK = re.compile(rf"[.;:!?\n]|,(?!(?:{_ITEM},)*{_ITEM}\b(?:n?or|and)\b)|"
                     r"\b(?:but|yet|although|though|while|whereas|because|except|other than|there (?:is|are)|and "
                     r"(?:this|the|his|her|its|their|there|it|he|she|they|with|also|shows?|has|have|is|are))\b")
 

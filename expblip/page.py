@@ -237,7 +237,8 @@ def scaling_table(
         known |= {(len(rows), f"{end} of 95 %"): (f"{name}/{end}", 1.0) for end in ("low", "high") if f"{name}/{end}" in ends}
         rows.append((row["claim"], f"{LABELS[row['model']]}-BLIP", row["measure"], row["figure"].replace("-over-", " over ").replace("_", " + "),
                      f"{row['value']:.3f}", *("" if end != end else f"{end:.3f}" for end in (low, high)), row["meaning"].split(", ")[1], word))
-    heads = ["stronger", "captioner", "measure", "encoder + language model", "difference", "low of 95 %", "high of 95 %", "of", "verdict"]
+    heads = ["stronger", "captioner", "measure", "encoder + language model", "difference", "low of 95 %", "high of 95 %", "of"]
+    heads.append("verdict of the claim")  # over all its pairs
     return traced(pd.DataFrame(rows, columns=heads), known)
 
 

@@ -47,14 +47,7 @@ def collect(
         known = place == "shared" or (place.startswith("seed") and place[4:].isdigit())
         if not known or stage in skip or _SIZED.search(stage) or why_absent(path.parent):
             continue
-        found = read_json(path)
-        if not isinstance(found, list) or not all(isinstance(entry, dict) and {"name", "value", "meaning"} <= set(entry) for entry in found):
-            raise ReportError(f"{path}: must be a list of entries with name, value and meaning; rerun the stage {stage}")
-        for entry in found:
-            for key in ("value", "low", "high"):
-                value = entry.get(key)
-                if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                    raise ReportError(f"{path}: {entry['name']!r} has the {key} {value!r}, which is no number; rerun the stage {stage}")
+        for entry in _entries(path, f"rerun the stage {stage}"):
             told_by = path.relative_to(run).as_posix()
             seed = entry.get("seed") if place == "shared" else int(place[4:])  # stage 96 tells of seeds of another run
             rows.append((entry["name"], entry["value"], seed, stage, entry["meaning"], told_by, entry.get("low"), entry.get("high")))
@@ -66,6 +59,19 @@ def collect(
             results = results[~there | sized]
     results = _told_once(results, run, "one of them was left by an earlier version; delete its folder")
     return results.drop(columns=["file"] * (not files) + ["low", "high"] * (not ends))
+
+
+def _entries(path: Path, remedy: str) -> list[dict[str, Any]]:
+    "What a results file says, each figure a number (or null)."
+    found = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(entry, dict) and {"name", "value", "meaning"} <= set(entry) for entry in found):
+        raise ReportError(f"{path}: must be a list of entries with name, value and meaning; {remedy}")
+    for entry in found:
+        for key, kinds in (("value", (int, float)), ("low", (int, float)), ("high", (int, float)), ("seed", (int,))):
+            value = entry.get(key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+                raise ReportError(f"{path}: {entry['name']!r} has the {key} {value!r}, which is no {'whole ' * (key == 'seed')}number; {remedy}")
+    return found
 
 
 def _told_once(results: pd.DataFrame, where: str | Path, remedy: str) -> pd.DataFrame:
@@ -83,7 +89,7 @@ def kept(
 ) -> pd.DataFrame:  # as `collect` gives it; empty when there is no report
     "The figures that a run's report has kept; `ReportError` when it tells one twice, and differently."
     path = Path(run) / "report" / "results.json"
-    found = pd.DataFrame(read_json(path) if path.is_file() else [], columns=["name", "value", "seed", "stage", "meaning"])
+    found = pd.DataFrame(_entries(path, "make the report again") if path.is_file() else [], columns=["name", "value", "seed", "stage", "meaning"])
     found = found[~found["stage"].isin(skip)].reset_index(drop=True)
     return _told_once(found.astype({"value": float, "seed": "Int64"}), path, "take the file from where it was made, or make the report again")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from . import findings, report
-from .extent import probed, scored
+from .extent import few_people, probed, scored
 from .findings import LABELS
 from .io import atomic_write, project_root
 from .kinds import Kind
@@ -301,6 +301,8 @@ def show(
 
     for heading, table in sides(art, cells):
         display(Markdown(f"**{heading}**"), *[table] * bool(len(table)))
+    if cells["figure"].str.match(r"table(3|S2|S4|S6)/").any() and (few := few_people(art.results)):
+        display(Markdown(few))
 
 
 def write(

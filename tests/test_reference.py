@@ -163,21 +163,26 @@ def test_a_part_is_never_kept_in_place_of_the_reference(tmp_path):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     before = sorted(RUN.rglob('*'))
     assert keep('--only', 'x', str(tmp_path / 'kept')).returncode == 2 and keep('--only', 'x').returncode == 2 and sorted(RUN.rglob('*')) == before
-    assert "no stage or table y" in keep(str(tmp_path / 'kept'), '--only', 'y').stderr and not (tmp_path / 'kept').exists()
-    assert keep(str(tmp_path / 'kept'), '--only', 'x').returncode == 0 and (tmp_path / 'kept/seed0/x/manifest.json').is_file()
+    assert "no stage or table y" in keep(f'{tmp_path} kept', '--only', 'y').stderr
+    other = tmp_path.with_name(f'{tmp_path.name} kept')
+    assert keep(str(other), '--only', 'x').returncode == 0 and (other / 'seed0/x/manifest.json').is_file()
+    other.joinpath('run.json').unlink()
+    for target in (tmp_path, tmp_path / 'in', tmp_path.parent, other):  # the run itself, in it, around it, something that is no run
+        assert keep(str(target)).returncode == 2 and (tmp_path / 'run.json').is_file() and (other / 'seed0').is_dir()
 
 
 def test_a_run_is_kept_whole_or_not_at_all(tmp_path):
     (tmp_path / 'seed0' / 'x').mkdir(parents=True); (tmp_path / 'report').mkdir()
+    kept = tmp_path.with_name(f'{tmp_path.name} kept')
     book = {'cells': [], 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5}
     large = book | {'cells': [{'cell_type': 'markdown', 'metadata': {}, 'source': 'x' * 700_000}]}
     for name, text in {'run.json': '{"scale": "tiny", "seeds": [0]}', 'timings.json': '[]', 'seed0/x/manifest.json': '{}',
                        'seed0/x/notebook.ipynb': json.dumps(large), 'seed0/x/model.safetensors': 'w'}.items():
         (tmp_path / name).write_text(text)
     def keep():
-        command = [sys.executable, 'tools/keep_reference.py', str(tmp_path), str(tmp_path / 'kept')]
+        command = [sys.executable, 'tools/keep_reference.py', str(tmp_path), str(kept)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert keep().returncode == 1 and not (tmp_path / 'kept').exists() and not (tmp_path / 'kept.new').exists()
+    assert keep().returncode == 1 and not kept.exists() and not kept.with_name(kept.name + '.new').exists()
     (tmp_path / 'seed0/x/notebook.ipynb').write_text(json.dumps(book))
     assert keep().returncode == 0
-    assert sorted(p.name for p in (tmp_path / 'kept').rglob('*') if p.is_file()) == ['manifest.json', 'notebook.ipynb', 'run.json', 'timings.json']
+    assert sorted(p.name for p in kept.rglob('*') if p.is_file()) == ['manifest.json', 'notebook.ipynb', 'run.json', 'timings.json']

@@ -57,6 +57,13 @@ def test_small_and_large_are_trained_alike(mid):
     assert mid['shared/lm-small'].params['width'] < mid['shared/lm-large'].params['width']
 
 
+@pytest.mark.parametrize('said, word', [(['--seeds', '0'], 'give a number of seeds'), (['--run', '../evil'], 'use letters'),
+                                         (['--run', 'reference-scaling'], 'what the repository keeps')])
+def test_seeds_and_names_are_checked_first(said, word):
+    got = subprocess.run([sys.executable, 'tools/scaling.py', *said], cwd=ROOT, capture_output=True, text=True)
+    assert got.returncode == 2 and word in got.stderr and len(got.stderr) < 300
+
+
 def test_a_wrong_parameter_is_refused(capsys):
     said = subprocess.run([sys.executable, 'tools/scaling.py', '-p', 'step2.stepz=3'], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 2 and 'stepz' in said.stderr and 'Traceback' not in said.stderr
@@ -164,6 +171,7 @@ def test_the_page_of_a_scaling_run(judged):
     claims = pd.read_csv(run / 'report/findings.csv').set_index('id')
     assert claims.loc['larger-encoder', 'verdict'] == 'holds' and claims.loc['larger-lm', 'verdict'] == 'does not hold'
     assert (run / 'report/tableS6_1.csv').is_file() and not (run / 'report/tableS8_1.csv').exists()
+    assert '<h2>Table 2</h2>' in page and not any(f'<h2>{name}' in page for name in ('Targets', 'Table 3', 'Table 4', 'Table 5', 'What the captions'))
 
 
 def test_other_data_sets_are_not_judged_into_this_run(judged, tmp_path):

@@ -62,7 +62,7 @@ def tidy(path: Path, root: Path) -> str:
     return json.dumps(book, indent=1, ensure_ascii=False).replace(f'{root}/', '') + '\n'
 
 def main(run: Path, target: Path, only: list[str]) -> None:
-    facts = read_json(run / 'run.json')
+    scale, seeds = (read_json(run / 'run.json')[key] for key in ('scale', 'seeds'))
     if any((run / 'shared' / 'data').glob('*')) and not shows_faces(run):
         sys.exit(f'{run}: its pictures were lent, or nothing says whose they are; contact sheet and notebooks show them, so this run is not kept')
     files = kept(run, only)
@@ -80,7 +80,7 @@ def main(run: Path, target: Path, only: list[str]) -> None:
         sys.exit(f'{run}: too large to commit ({size:,} bytes in all); ' + '; '.join(large))
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
-    print(f'{target}: {len(files)} files, {size / 1e6:.1f} MB, scale {facts["scale"]}, seeds {facts["seeds"]}')
+    print(f'{target}: {len(files)} files, {size / 1e6:.1f} MB, scale {scale}, seeds {seeds}')
 
 if __name__ == '__main__':
     root = Path(__file__).resolve().parents[1]
@@ -89,8 +89,13 @@ if __name__ == '__main__':
     ask.add_argument('target', type=Path, nargs='?', default=root / 'outputs' / 'reference')
     ask.add_argument('--only', nargs='+', default=[], metavar='NAME', help='notebooks and logs of these stages and tables alone')
     said = ask.parse_args()
-    if said.only and said.target.resolve() == root / 'outputs' / 'reference':
+    run, target = said.run.resolve(), said.target.resolve()
+    if not (run / 'run.json').is_file(): ask.error(f'{said.run}: no run of the pipeline (run.json is missing)')
+    if run == target or run in target.parents or target in run.parents:
+        ask.error(f'{said.target}: the target must lie beside the run, not in or around it')
+    if target.exists() and not (target / 'run.json').is_file(): ask.error(f'{said.target}: there is something else, which would be deleted')
+    if said.only and target == root / 'outputs' / 'reference':
         ask.error('--only: name a target, before it: the reference is kept whole')
     known = {p.parent.name for p in said.run.glob('*/*/manifest.json')} | {p.stem for p in said.run.glob('tables/*.ipynb')}
     if unknown := [name for name in said.only if name not in known]: ask.error(f'--only: {said.run} has no stage or table {", ".join(unknown)}')
-    main(said.run.resolve(), said.target.resolve(), said.only)
+    main(run, target, said.only)

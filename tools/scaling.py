@@ -4,6 +4,7 @@
 and reports of other runs show its figures. What is fresh is not made again: a command that was stopped goes on, and further seeds are added.
 """
 import argparse
+import re
 import shlex
 import signal
 import sys
@@ -25,6 +26,9 @@ SETTINGS = {'mid': ('tiny', MID)}  # what --scale may also be: a scale, and para
 
 def plan(root: Path, name: str, scale: str, seeds: int, given: list[str], workers: int = 0) -> Run:
     "The stages of scaling.yaml as a run; GraphError lists every fault."
+    if seeds < 1: raise GraphError(f'--seeds {seeds}: give a number of seeds, 1 or more')
+    if not re.fullmatch(r'\w[\w.-]*', name) or name.startswith('reference'):
+        raise GraphError(f'--run {name!r}: use letters, digits, dots, dashes and underscores; reference* is what the repository keeps')
     base, more = SETTINGS.get(scale, (scale, ()))
     graph = read_graph(HERE / 'scaling.yaml')
     every = expand(graph, name, base, range(seeds), 'auto', [parse_override(text) for text in (*more, *given)])
