@@ -282,7 +282,7 @@ _VERBS = (r"is|are|was|were|has|have|had|may|might|can|could|must|(?:show|seem|a
           r"signal|hint|point|impl|betray|tell|give|speak)\w*")
 _OTHER = "this|it|he|she|they|there|with|which|that|who|more|as|only|but|yet|while|and"
 _ITEM = rf"(?:(?!\b(?:{_VERBS}|{_OTHER})\b)[^.;:!?\n,])*"  # of a list
-_BREAK = re.compile(rf"[.;:!?\n]|,(?!(?:{_ITEM},)*{_ITEM}\b(?:n?or|and)\b)|"
+_BREAK = re.compile(rf"[.;:!?\n]|,(?!(?:{_ITEM},)*{_ITEM}\b(?:n?or\b|and\b{_ITEM}(?:[.;:!?\n,]|$|but\b)))|"
                     r"\b(?:but|yet|although|though|while|whereas|because|except|other than|there (?:is|are)|and "
                     r"(?:this|the|his|her|its|their|there|it|he|she|they|with|also|shows?|has|have|is|are))\b")
 

@@ -93,8 +93,10 @@ def test_a_face_at_rest():
     ("There is no smile, the dropped jaw suggests surprise or fear.", {26}, {"surprise", "fear"}),
     ("No raised cheeks, a dropped jaw, more or less.", {26}, set()),
     ("Without anger, fear, and sadness.", set(), set()), ("No lips pressed together, narrowed eyes and knitted brows.", set(), set()),
-    ("Not anger, as seen in a furrowed brow or tightened lips.", {4, 23}, set()), ("It shows no fear, only anger or disgust.", set(), {"anger", "disgust"}),
+    ("Not anger, as seen in a furrowed brow or tightened lips.", {4, 23}, set()),
+    ("It shows no fear, only anger or disgust.", set(), {"anger", "disgust"}),
     ("There is no smile, the brow is furrowed and the lips are parted.", {4, 25}, set()),
+    ("Anger rather than fear, and not only the eyes are narrowed.", {7}, {"anger"}), ("No fear, anger and sadness, but a dropped jaw.", {26}, set()),
     ("She isn't sad, she's angry or afraid.", set(), {"anger", "fear"}), ("No raised cheeks, parted lips.", {25}, set()),
     ("The eyes and the mouth are relaxed, with no tension.", set(), set())])
 def test_a_denial_is_no_statement(text, aus, emotions):
