@@ -169,6 +169,7 @@ def test_the_page_of_a_scaling_run(judged):
     shown = tables.sides(tables.open_run(run), tables.cells_of(tables.open_run(run), '2'))[-1][1]
     assert 'AU-BLIP (large encoder, large language model)' in shown.index
     claims = pd.read_csv(run / 'report/findings.csv').set_index('id')
+    assert list(claims.index) == ['larger-encoder', 'larger-lm'], 'claims that it can say something of'
     assert claims.loc['larger-encoder', 'verdict'] == 'holds' and claims.loc['larger-lm', 'verdict'] == 'does not hold'
     assert (run / 'report/tableS6_1.csv').is_file() and not (run / 'report/tableS8_1.csv').exists()
     assert '<h2>Table 2</h2>' in page and not any(f'<h2>{name}' in page for name in ('Targets', 'Table 3', 'Table 4', 'Table 5', 'What the captions'))
