@@ -65,10 +65,18 @@ class Rater:
         self.tab.set_default_timeout(60_000)
         self.tab.on('request', lambda r: self.outside.append(r.url) if not r.url.startswith((url, 'data:', 'blob:')) else None)
         self.tab.goto(url if way == 'type' else f'{url}?rater={name}')
-        if way == 'type':
-            self.tab.fill('#rater input, #rater textarea', name)
-            self.tab.click('#start')
+        if way == 'type': self.begin()
         self.tab.wait_for_selector('#face img, #thanks h3')
+
+    def begin(self):
+        "Type the name and start; again, as people do, where the page was drawn before it listened (on a busy machine)."
+        from playwright.sync_api import TimeoutError
+
+        for _ in range(4):
+            self.tab.fill('#rater input, #rater textarea', self.name)
+            self.tab.click('#start')
+            try: return self.tab.wait_for_selector('#face img, #thanks h3', timeout=15_000)
+            except TimeoutError: continue
 
     @property
     def count(self) -> str: return self.tab.inner_text('#count')
