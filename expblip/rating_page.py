@@ -272,9 +272,9 @@ def build(
                 return screen("welcome", wrong=_faults([str(error)]))
 
         def loaded(request: gr.Request) -> list[Any]:
-            "An address that names the rater goes on at once."
+            "An address that names the rater goes on at once; another changes nothing, since who is quick may have started before this answer comes."
             typed = request.query_params.get("rater", "") if request else ""
-            return enter(typed) if typed else screen("welcome")
+            return enter(typed) if typed else [gr.skip()] * len(outs)
 
         def hand_in(here: dict[str, Any], *answers: Any) -> list[Any]:
             "Keep it and go on, or say what is missing and change nothing."
